@@ -1,0 +1,96 @@
+//! The plain-text API that `lsfr` tests: `/kv/{key}` and `/clear`.
+
+use std::sync::Arc;
+
+use percent_encoding::percent_decode_str;
+
+use super::Api;
+use super::route::{Endpoint, Route};
+use crate::server::{Admission, Body, Fault, Response};
+use crate::store::{Command, Key, Outcome, Value};
+
+const TEXT: &str = "text/plain; charset=utf-8";
+
+/// What is to be done for a request to this API.
+pub(super) fn admit(
+    api: &Api,
+    endpoint: Endpoint,
+    key_in_path: &str,
+) -> Result<Admission, Response> {
+    let store = Arc::clone(&api.store);
+    let limit = api.max_value_bytes;
+    Ok(match endpoint {
+        Endpoint::Get => {
+            let key = parse_key(key_in_path)?;
+            Admission::new(limit, move |call| {
+                call.answer(match store.get(&key) {
+                    Some(value) => Response::new(200, TEXT, Body::Shared(Arc::new(value))),
+                    None => line(404, "key not found"),
+                });
+            })
+        }
+        Endpoint::Put => {
+            let key = parse_key(key_in_path)?;
+            Admission::new(limit, move |mut call| {
+                let response = match parse_value(&call.take_body()) {
+                    Ok(value) => written(store.submit(Command::Put { key, value })),
+                    Err(refusal) => refusal,
+                };
+                call.answer(response);
+            })
+        }
+        Endpoint::Delete => {
+            let key = parse_key(key_in_path)?;
+            Admission::new(limit, move |call| {
+                call.answer(written(store.submit(Command::Delete { key })))
+            })
+        }
+        Endpoint::Clear => Admission::new(limit, move |call| {
+            call.answer(written(store.submit(Command::Clear)))
+        }),
+    })
+}
+
+fn parse_key(key_in_path: &str) -> Result<Key, Response> {
+    let bytes: std::borrow::Cow<'_, [u8]> = percent_decode_str(key_in_path).into();
+    Key::try_from(&*bytes).map_err(|error| line(400, &error.to_string()))
+}
+
+fn parse_value(body: &[u8]) -> Result<Value, Response> {
+    match std::str::from_utf8(body) {
+        Ok("") => Err(line(400, "value cannot be empty")),
+        Ok(text) => Ok(Value::text(text)),
+        Err(_) => Err(line(400, "value must be valid UTF-8")),
+    }
+}
+
+/// A write answers 200 and nothing else, also where there was nothing to delete.
+fn written(outcome: Outcome) -> Response {
+    match outcome {
+        Outcome::Done | Outcome::NotFound => Response::new(200, TEXT, Body::Static("")),
+    }
+}
+
+/// The answer to a path that is none.
+pub(super) fn not_found() -> Response {
+    line(404, "not found")
+}
+
+/// The answer to a method that the path does not have.
+pub(super) fn method_not_allowed(route: &Route) -> Response {
+    line(405, "method not allowed").with_header("Allow", route.allow())
+}
+
+/// The answer to what the server itself does not let through.
+pub(super) fn refuse(fault: Fault) -> Response {
+    match fault {
+        Fault::Malformed(what) => line(400, &format!("malformed request: {what}")),
+        Fault::TooLarge { .. } => line(413, "value too large"),
+        Fault::Internal => line(500, "internal server error"),
+    }
+}
+
+/// A line of text, as everything but a value is answered.
+fn line(status: u16, text: &str) -> Response {
+    Response::new(status, TEXT, Body::Owned(format!("{text}\n").into_bytes()))
+}

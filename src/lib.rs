@@ -1,0 +1,34 @@
+//! threadkv: a key-value server over HTTP, made of plain threads and channels.
+//!
+//! # The map of the house
+//!
+//! A request travels through three modules, which know as little of each other as they can:
+//!
+//! ```text
+//!            tiny_http        crossbeam channel            Arc<RwLock<HashMap>>
+//! socket ──► listener ──────► fixed pool of workers ─────► Store ── read:  under the read lock, answered at once
+//!            server::listener server::pool     api         └─────── write: a Command, committed
+//! ```
+//!
+//! * [`server`] owns sockets and threads: it accepts, queues, reads bodies, writes answers, survives what clients do,
+//!   and drains at the end. It knows nothing of keys; it hands each request to a [`server::Service`].
+//! * [`store`] owns keys and values, and what may be done to them. It knows no HTTP.
+//! * [`api`] is the `Service` that joins the two: requests become commands, outcomes become responses.
+//!
+//! [`options`] turns the command line into a [`options::Config`] that the rest may trust, [`logging`] sends log lines to
+//! stderr, and `main` wires them together and waits for a signal.
+//!
+//! To read it in the order in which a request flows: `main.rs`, `server/mod.rs`, `server/listener.rs`,
+//! `server/lanes.rs`, `server/pool.rs`, `api/mod.rs`, `store/mod.rs`, `server/call.rs`.
+
+// Tests may; elsewhere a comment has to show why it cannot happen.
+#![cfg_attr(
+    not(test),
+    warn(clippy::expect_used, clippy::panic, clippy::unwrap_used)
+)]
+
+pub mod api;
+pub mod logging;
+pub mod options;
+pub mod server;
+pub mod store;

@@ -1,0 +1,267 @@
+//! Stands between tiny_http's accept loop and the kernel.
+//!
+//! That loop takes whatever comes, ends for good at the first error, and hands connections to a set of threads that
+//! can forget some of them. Nothing of this can be set from outside, but the loop gets its connections from one
+//! function of the C library, `accept4`, and that a program may define itself. Ours
+//!
+//! * takes no more than `--max-connections`: further clients wait in the kernel's queue, and the connections that have
+//!   been idle longest are closed for them;
+//! * deals with errors itself, running out of descriptors most of all, and never reports one while the server serves;
+//! * sees to it that every connection gets a thread (see [`Newcomers`]);
+//! * keeps the list of [`Connections`] for whoever needs to know.
+//!
+//! Other sockets of the process are accepted as ever.
+
+use std::cmp::Reverse;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{IntoRawFd, RawFd};
+use std::os::linux::fs::MetadataExt;
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use libc::{c_int, sockaddr, socklen_t};
+
+use super::Shared;
+use super::sockets::{self, Connection, Connections, Unread, peer};
+
+/// How long to wait before looking again for room or for descriptors.
+const RETRY: Duration = Duration::from_millis(20);
+
+/// How long a connection must have been idle before it is closed to make room for a newcomer.
+const IDLE: Duration = Duration::from_secs(1);
+
+/// The part of all connections that may be closed for newcomers at a time.
+const EVICTED: usize = 100;
+
+/// How long a request may lie unread in the socket of a new connection before the connection counts as forgotten.
+/// Waking a thread takes far less, and the kernel counts this time in steps of up to 10 ms.
+const UNREAD: Duration = Duration::from_millis(10);
+
+/// How often to look after new connections, at most, and how small a part of the time may go into looking.
+const LOOK: Duration = Duration::from_millis(2);
+const LOOKING: u32 = 50;
+
+/// After so long, a connection counts as forgotten even if there seem to be threads enough.
+const LONG: Duration = Duration::from_millis(200);
+
+/// The gate of the one server that a process can have.
+static GATE: OnceLock<Arc<Gate>> = OnceLock::new();
+
+/// Takes the place of the C library's `accept4` in this program; see there for what it does.
+///
+/// # Safety
+///
+/// As the C library's: `address` and `length` are null, or point to that much space.
+#[expect(unsafe_code)]
+#[unsafe(no_mangle)]
+unsafe extern "C" fn accept4(
+    listener: c_int,
+    address: *mut sockaddr,
+    length: *mut socklen_t,
+    flags: c_int,
+) -> c_int {
+    let from_kernel = || {
+        // SAFETY: the caller's arguments, handed on as they are.
+        unsafe { libc::syscall(libc::SYS_accept4, listener, address, length, flags) as c_int }
+    };
+    match GATE.get() {
+        Some(gate) if gate.is_at(listener) => match gate.next(listener, from_kernel) {
+            Next::Accepted(connection) => connection,
+            Next::Stand(stand_in) => {
+                // SAFETY: as above. The caller wants some address, and our own is a valid one.
+                unsafe { libc::getsockname(listener, address, length) };
+                stand_in
+            }
+        },
+        _ => from_kernel(),
+    }
+}
+
+/// What tiny_http is given.
+enum Next {
+    /// What the kernel answered: a connection, or -1 and an error.
+    Accepted(c_int),
+    /// A connection without a client, for the sake of the thread that it gets.
+    Stand(RawFd),
+}
+
+/// Lets clients in.
+pub(super) struct Gate {
+    /// The descriptor that tiny_http accepts on now.
+    listener: AtomicI32,
+    max_connections: usize,
+    shared: Arc<Shared>,
+    /// Held by the accept thread, and by no other.
+    newcomers: Mutex<Newcomers>,
+}
+
+impl Gate {
+    /// Puts the gate in place, before tiny_http starts its threads. There can be one server in a process.
+    pub(super) fn install(max_connections: usize, shared: Arc<Shared>) -> io::Result<Arc<Gate>> {
+        let gate = Arc::new(Gate {
+            listener: AtomicI32::new(-1),
+            max_connections,
+            shared,
+            newcomers: Mutex::new(Newcomers {
+                own_threads: threads(),
+                ..Newcomers::default()
+            }),
+        });
+        GATE.set(Arc::clone(&gate))
+            .map_err(|_| io::Error::other("another server runs in this process"))?;
+        Ok(gate)
+    }
+
+    /// From now on, tiny_http accepts on this descriptor.
+    pub(super) fn stand_at(&self, listener: RawFd) {
+        self.listener.store(listener, Ordering::Release);
+    }
+
+    fn is_at(&self, listener: c_int) -> bool {
+        self.listener.load(Ordering::Acquire) == listener
+    }
+
+    /// Waits for the next connection that tiny_http may have.
+    fn next(&self, listener: RawFd, from_kernel: impl Fn() -> c_int) -> Next {
+        let mut newcomers = self
+            .newcomers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        loop {
+            if newcomers.any_forgotten(&self.shared.connections) {
+                match stand_in() {
+                    Ok(stand_in) => return Next::Stand(stand_in),
+                    Err(error) => log::error!("cannot wake a connection's thread: {error}"),
+                }
+            }
+            if self.is_full() {
+                if sockets::readable(listener, Duration::ZERO) {
+                    self.evict();
+                }
+                thread::sleep(newcomers.next_look().map_or(RETRY, |look| RETRY.min(look)));
+                continue;
+            }
+            // With nobody to look after, accepting may wait as long as it likes.
+            if newcomers
+                .next_look()
+                .is_some_and(|look| !sockets::readable(listener, look))
+            {
+                continue;
+            }
+            let accepted = from_kernel();
+            if accepted >= 0 {
+                if let Some(peer) = peer(accepted) {
+                    self.shared.lanes.open(&peer);
+                    self.shared.connections.insert(peer, accepted);
+                    newcomers.waiting.push((peer, accepted));
+                }
+                return Next::Accepted(accepted);
+            }
+            let error = io::Error::last_os_error();
+            if self.shared.is_draining() || error.kind() == io::ErrorKind::Interrupted {
+                return Next::Accepted(accepted); // the caller looks at the error, which is still there
+            }
+            log::warn!("cannot accept a connection, trying again: {error}");
+            thread::sleep(RETRY);
+        }
+    }
+
+    /// Whether there are as many connections as allowed.
+    fn is_full(&self) -> bool {
+        let (connections, most) = (&self.shared.connections, self.max_connections);
+        !self.shared.is_draining() && connections.len() >= most && connections.prune() >= most
+    }
+
+    /// Closes connections that have been idle longest, for the sake of clients that wait.
+    fn evict(&self) {
+        let mut idle: Vec<(Duration, Connection)> = self
+            .shared
+            .connections
+            .hold_all()
+            .into_iter()
+            .filter(|(peer, _)| !self.shared.lanes.is_busy(peer))
+            .filter_map(|(_, connection)| Some((connection.idle_for()?, connection)))
+            .filter(|(idle_for, _)| *idle_for >= IDLE)
+            .collect();
+        idle.sort_by_key(|(idle_for, _)| Reverse(*idle_for));
+        for (_, connection) in idle.iter().take((self.max_connections / EVICTED).max(1)) {
+            connection.shut_down();
+        }
+    }
+}
+
+/// New connections, until a thread has been seen to read from them.
+///
+/// tiny_http gives a connection to an idle thread, if it counts one, and else to a new thread. It goes on counting an
+/// idle thread until that has woken up, and gives it further connections meanwhile; these then wait until the first
+/// one ends, which may be never. All a forgotten connection needs is a thread that comes by: tiny_http's threads take
+/// the next one when they are done. So tiny_http is given a connection that has ended already, and the thread which
+/// that gets looks after the forgotten one.
+#[derive(Default)]
+struct Newcomers {
+    waiting: Vec<(SocketAddr, RawFd)>,
+    /// How many stand-ins are still to be given, after a look that found so many connections forgotten.
+    owed: usize,
+    /// When to look again.
+    due: Option<Instant>,
+    /// How many threads the process had before those of tiny_http.
+    own_threads: usize,
+}
+
+impl Newcomers {
+    /// Whether a connection is known to be forgotten; counts as taken care of from then on.
+    fn any_forgotten(&mut self, connections: &Connections) -> bool {
+        let now = Instant::now();
+        if self.owed == 0 && !self.waiting.is_empty() && self.due.is_none_or(|due| now >= due) {
+            self.look(connections);
+            let pause = if self.owed > 0 { UNREAD } else { LOOK };
+            self.due = Some(Instant::now() + pause.max(now.elapsed() * LOOKING));
+        }
+        let any = self.owed > 0;
+        self.owed = self.owed.saturating_sub(1);
+        any
+    }
+
+    fn look(&mut self, connections: &Connections) {
+        let (mut unread, mut long) = (0, 0);
+        self.waiting
+            .retain(|(peer, fd)| match sockets::unread(*fd, *peer) {
+                Unread::Never => true,
+                Unread::For(time) => {
+                    unread += usize::from(time >= UNREAD);
+                    long += usize::from(time >= LONG);
+                    true
+                }
+                Unread::Read => false,
+            });
+        if unread > 0 {
+            // Where there is a thread for each connection, all they need is processor time. The accept thread and the
+            // listener came after the count.
+            let threads = threads().saturating_sub(self.own_threads + 2);
+            let missing = connections.prune().saturating_sub(threads);
+            self.owed = unread.min(missing.max(long));
+        }
+    }
+
+    /// How long there is nothing to look after; `None` when there is no new connection.
+    fn next_look(&self) -> Option<Duration> {
+        let due = self.due.unwrap_or_else(Instant::now);
+        (!self.waiting.is_empty()).then(|| due.saturating_duration_since(Instant::now()))
+    }
+}
+
+/// How many threads the process has: the directory that lists them has a link for each, and two as every directory.
+fn threads() -> usize {
+    std::fs::metadata("/proc/self/task")
+        .map_or(0, |task| task.st_nlink().saturating_sub(2) as usize)
+}
+
+/// A connection that has ended before it began.
+fn stand_in() -> io::Result<RawFd> {
+    let (one, _other) = UnixStream::pair()?;
+    Ok(one.into_raw_fd())
+}

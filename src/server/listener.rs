@@ -1,0 +1,205 @@
+//! From tiny_http to the pool, and what keeps tiny_http accepting.
+//!
+//! The accept loop of tiny_http ends for good when it cannot start a thread for a connection; all other causes are kept
+//! from it by [`super::accept`]. The acceptor thread starts another one then, on the same listening socket. Connections
+//! that were accepted before still send their requests to the queue of the old `tiny_http::Server`, so each `Server` has
+//! a listener thread of its own, which stays as long as any connection of that time.
+
+use std::collections::HashSet;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
+use rustix::net::{Shutdown, listen, shutdown, sockopt};
+use tiny_http::Server as TinyHttp;
+
+use super::Shared;
+use super::accept::Gate;
+use super::pool::Task;
+
+/// The most requests in one message to the pool. More would save little, and keep the other workers from helping.
+const BATCH: usize = 16;
+
+/// Connections that the kernel keeps until they are accepted; it cuts this to net.core.somaxconn, 4096 as a rule.
+const BACKLOG: i32 = 4096;
+
+/// How often the acceptor looks for listeners whose connections are gone, and for closed lanes.
+const TIDYING: Duration = Duration::from_secs(1);
+
+/// How long the acceptor waits before it starts another accept loop, and before it tries again.
+const RETRY: Duration = Duration::from_millis(100);
+
+/// Opens the listening socket.
+pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = TcpListener::bind(address)?;
+    listen(&socket, BACKLOG)?;
+    // Accepted sockets inherit it. Without it, the second half of a large answer can wait for 40 ms.
+    sockopt::set_tcp_nodelay(&socket, true)?;
+    Ok(socket)
+}
+
+/// Tells the acceptor that an accept loop has ended. Cheap to clone.
+#[derive(Clone)]
+pub struct AcceptEnded(Sender<String>);
+
+impl AcceptEnded {
+    /// A channel for that, made ahead of the server since the panic hook needs it.
+    pub fn new() -> (AcceptEnded, Receiver<String>) {
+        let (sender, receiver) = unbounded();
+        (AcceptEnded(sender), receiver)
+    }
+
+    /// Reports it, with the reason.
+    pub fn report(&self, reason: String) {
+        let _ = self.0.send(reason); // nobody listens any more during shutdown
+    }
+}
+
+/// A `tiny_http::Server`, and the connections that it may still have to listen to.
+struct Generation {
+    server: Arc<TinyHttp>,
+    retired: Arc<AtomicBool>,
+    clients: HashSet<SocketAddr>,
+}
+
+/// The thread that sees to it that connections are accepted.
+pub(super) struct Acceptor {
+    pub(super) socket: TcpListener,
+    pub(super) gate: Arc<Gate>,
+    pub(super) ended: AcceptEnded,
+    pub(super) endings: Receiver<String>,
+    pub(super) shared: Arc<Shared>,
+}
+
+impl Acceptor {
+    /// Starts accepting; from then on a thread of its own keeps it up.
+    pub(super) fn start(self) -> io::Result<()> {
+        let first = self.accept()?;
+        thread::Builder::new()
+            .name("acceptor".into())
+            .spawn(move || self.keep_accepting(first))?;
+        Ok(())
+    }
+
+    fn keep_accepting(&self, mut current: Generation) {
+        let mut old: Vec<Generation> = Vec::new();
+        loop {
+            match self.endings.recv_timeout(TIDYING) {
+                Ok(_) if self.shared.is_draining() => return,
+                Ok(reason) => {
+                    log::warn!("accepting connections again, after: {reason}");
+                    let mut ended = std::mem::replace(&mut current, self.accept_again());
+                    ended.clients = self.clients();
+                    old.push(ended);
+                }
+                Err(RecvTimeoutError::Timeout) => self.tidy(&mut old),
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+        }
+    }
+
+    fn accept_again(&self) -> Generation {
+        loop {
+            thread::sleep(RETRY);
+            match self.accept() {
+                Ok(next) => return next,
+                Err(error) => log::error!("cannot accept connections, trying again: {error}"),
+            }
+        }
+    }
+
+    /// Has tiny_http accept on the listening socket, and listens to what comes of it.
+    fn accept(&self) -> io::Result<Generation> {
+        let socket = self.socket.try_clone()?;
+        self.gate.stand_at(socket.as_raw_fd());
+        let server = Arc::new(TinyHttp::from_listener(socket, None).map_err(io::Error::other)?);
+        let retired = Arc::new(AtomicBool::new(false));
+        let generation = Generation {
+            server,
+            retired,
+            clients: HashSet::new(),
+        };
+        let (server, retired) = (
+            Arc::clone(&generation.server),
+            Arc::clone(&generation.retired),
+        );
+        let (ended, shared) = (self.ended.clone(), Arc::clone(&self.shared));
+        let listener = thread::Builder::new().name("listener".into());
+        listener.spawn(move || listen_to(&server, &retired, &ended, &shared))?;
+        Ok(generation)
+    }
+
+    /// Lets go of listeners whose connections are all gone, and of closed lanes likewise.
+    fn tidy(&self, old: &mut Vec<Generation>) {
+        if self.shared.lanes.any_closed() {
+            self.shared
+                .lanes
+                .prune(|client| self.shared.connections.contains(client));
+        }
+        if !old.is_empty() {
+            let clients = self.clients();
+            old.retain(|generation| {
+                let needed = !generation.clients.is_disjoint(&clients);
+                if !needed {
+                    generation.retired.store(true, Ordering::Release);
+                    generation.server.unblock();
+                }
+                needed
+            });
+        }
+    }
+
+    fn clients(&self) -> HashSet<SocketAddr> {
+        self.shared
+            .connections
+            .hold_all()
+            .into_iter()
+            .map(|(client, _)| client)
+            .collect()
+    }
+}
+
+/// Moves requests from a server of tiny_http to the pool: all that are there, up to [`BATCH`], in one message.
+fn listen_to(server: &TinyHttp, retired: &AtomicBool, ended: &AcceptEnded, shared: &Arc<Shared>) {
+    while !retired.load(Ordering::Acquire) {
+        let mut batch = Vec::with_capacity(BATCH);
+        let mut next = server.recv().map(Some);
+        loop {
+            match next {
+                Ok(Some(request)) => batch.push(request),
+                Ok(None) => break,
+                // The accept loop has ended with this; unless it is the word to look whether we are retired.
+                Err(error) => {
+                    if !retired.load(Ordering::Acquire) {
+                        ended.report(error.to_string());
+                    }
+                    break;
+                }
+            }
+            if batch.len() == BATCH {
+                break;
+            }
+            next = server.try_recv();
+        }
+        shared
+            .lanes
+            .enter(&mut batch)
+            .into_iter()
+            .for_each(|request| shared.throw_away(request));
+        if !batch.is_empty() {
+            shared.pool.send(Task::Requests(batch));
+        }
+    }
+}
+
+/// Stops taking connections: the accept loop ends, and the kernel refuses newcomers.
+pub(super) fn stop_listening(socket: &TcpListener) {
+    if let Err(error) = shutdown(socket, Shutdown::Both) {
+        log::error!("cannot stop listening: {error}");
+    }
+}

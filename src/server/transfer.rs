@@ -1,0 +1,224 @@
+//! Transfer threads: everything that takes as long as the client likes.
+//!
+//! Bodies that are still with the client, answers too large for a socket to take at once, and requests that are
+//! refused while their body is still coming. A bounded set of threads moves them, so that the workers of the pool
+//! never wait for a client.
+
+use std::io::{self, Read, Write};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use tiny_http::Request;
+
+use super::call::{Call, Line};
+use super::pool::guard;
+use super::request::{Framing, Head};
+use super::response::{Message, Response};
+use super::sockets::Connection;
+use super::{Fault, Handler, Shared};
+
+/// How many transfers go on at the same time.
+const THREADS: usize = 32;
+
+/// Space for a body is made up to here at once, beyond it as the bytes come: a client that only announces a large body
+/// shall not cost the memory for one.
+const PREALLOCATED: u64 = 64 * 1024;
+
+/// How much of a refused body is read and thrown away, so that a client that sends first and reads later gets to read
+/// the answer. Also the most that is left to tiny_http to throw away, for which it allocates as much in one piece.
+const DISCARDED: u64 = 64 * 1024 * 1024;
+
+/// How long that may take.
+const DISCARDING: Duration = Duration::from_secs(5);
+
+/// Something that waits for a client.
+pub(super) enum Transfer {
+    /// Read the body, then have the pool go on with the call.
+    Receive {
+        /// The request, whose body is [`Framing::Coming`].
+        request: Request,
+        /// Its client.
+        peer: SocketAddr,
+        /// Bytes that the client announced, at most `limit`; `None` when it sends chunks.
+        declared: Option<u64>,
+        /// The most bytes the body may have.
+        limit: u64,
+        /// What to do with the call.
+        handler: Handler,
+    },
+    /// Write a large answer.
+    Send {
+        /// The answer.
+        message: Message,
+        /// The way to the client.
+        writer: Box<dyn Write + Send>,
+        /// The client.
+        peer: SocketAddr,
+    },
+    /// Answer a request whose body is still coming and is not wanted, and close the connection.
+    Refuse {
+        /// The request.
+        request: Request,
+        /// Its client.
+        peer: SocketAddr,
+        /// The answer.
+        response: Response,
+    },
+}
+
+/// The way to the transfer threads.
+pub(super) struct Transfers {
+    queue: Sender<Transfer>,
+}
+
+/// The other end of their queue.
+pub(super) struct Queue(Receiver<Transfer>);
+
+impl Transfers {
+    /// A queue for up to so many connections; like the pool's it is never full.
+    pub(super) fn new(max_connections: usize) -> (Transfers, Queue) {
+        let (queue, receiver) = bounded(max_connections);
+        (Transfers { queue }, Queue(receiver))
+    }
+
+    pub(super) fn send(&self, transfer: Transfer) {
+        // Fails only when all transfer threads are gone, and they stay until the process ends.
+        let _ = self.queue.send(transfer);
+    }
+}
+
+/// Starts the transfer threads.
+pub(super) fn start(queue: &Queue, shared: &Arc<Shared>) -> io::Result<()> {
+    for n in 0..THREADS {
+        let (queue, shared) = (queue.0.clone(), Arc::clone(shared));
+        let transfer = move || {
+            queue
+                .iter()
+                .for_each(|transfer| guard(|| shared.carry_out(transfer)))
+        };
+        thread::Builder::new()
+            .name(format!("transfer-{n}"))
+            .spawn(transfer)?;
+    }
+    Ok(())
+}
+
+impl Shared {
+    fn carry_out(self: &Arc<Self>, transfer: Transfer) {
+        match transfer {
+            Transfer::Receive {
+                request,
+                peer,
+                declared,
+                limit,
+                handler,
+            } => {
+                self.receive(request, peer, declared, limit, handler);
+            }
+            Transfer::Send {
+                message,
+                mut writer,
+                peer,
+            } => {
+                if let Err(error) = message.write_to(&mut writer) {
+                    log::debug!("{peer}: the answer was not taken: {error}");
+                }
+                drop(writer);
+                self.done(peer);
+            }
+            Transfer::Refuse {
+                request,
+                peer,
+                response,
+            } => self.refuse_and_close(request, peer, response),
+        }
+    }
+
+    fn receive(
+        self: &Arc<Self>,
+        mut request: Request,
+        peer: SocketAddr,
+        declared: Option<u64>,
+        limit: u64,
+        handler: Handler,
+    ) {
+        let mut body = Vec::with_capacity(declared.unwrap_or(0).min(PREALLOCATED) as usize);
+        // One byte over the limit tells that there are more; a declared length is never exceeded.
+        let read = request
+            .as_reader()
+            .take(declared.unwrap_or(limit + 1))
+            .read_to_end(&mut body);
+        let fault = match (read, declared) {
+            (Ok(_), Some(declared)) if (body.len() as u64) < declared => {
+                Fault::Malformed("the body ended early")
+            }
+            (Ok(_), None) if body.len() as u64 > limit => Fault::TooLarge { limit },
+            // The decoder of chunks takes the end of the stream for the end of the body.
+            (Ok(_), None) if self.connections.hold(peer).is_none_or(|it| it.is_ending()) => {
+                Fault::Malformed("the body ended early")
+            }
+            (Err(error), None) if error.kind() == io::ErrorKind::InvalidInput => {
+                Fault::Malformed("a bad chunk")
+            }
+            (Ok(_), _) => {
+                let call = Call::new(request, body, peer, self);
+                return self.pool.resume(move || handler(call));
+            }
+            (Err(error), _) => {
+                log::debug!("{peer}: the body did not arrive: {error}");
+                Fault::Malformed("the body did not arrive")
+            }
+        };
+        let response = self.service.refuse(Head::of(&request), fault);
+        self.refuse_and_close(request, peer, response);
+    }
+
+    /// Answers a request whose body was not read to its end, and closes the connection: where the next request starts
+    /// is not known, or is not worth the reading.
+    pub(super) fn refuse_and_close(&self, request: Request, peer: SocketAddr, response: Response) {
+        let head = Head::of(&request);
+        log::debug!("{peer} {} {} and closed", Line(head), response.status());
+        // First of all, so that nothing that was read from this connection ahead is taken for a request.
+        let void = self.lanes.close(peer);
+        if let Some(connection) = self.connections.hold(peer) {
+            // All answers before this one have been written, so the socket can be written to past tiny_http.
+            let message = Message::new(head, response, true);
+            connection.limit_waiting(DISCARDING);
+            if message.write_to(&mut &connection).is_ok() {
+                connection.shut_down_write();
+                discard(&connection);
+            }
+            connection.shut_down();
+        }
+        self.throw_away(request);
+        void.into_iter()
+            .for_each(|request| self.throw_away(request));
+    }
+
+    /// Gets rid of a request of a connection that has been shut down.
+    pub(super) fn throw_away(&self, request: Request) {
+        match Head::of(&request).framing() {
+            // tiny_http would allocate the whole length at once to read the rest, and the process would die of it.
+            // So the request stays, with its thread.
+            Ok(Framing::Coming {
+                declared: Some(declared),
+            }) if declared > DISCARDED => std::mem::forget(request),
+            // Takes its body along, at the end of which the connection is; says nothing, unlike dropping the request.
+            _ => drop(request.into_writer()),
+        }
+    }
+}
+
+/// Reads what the client still sends, up to a limit, and throws it away.
+fn discard(mut connection: &Connection) {
+    let (started, mut buffer, mut discarded) = (Instant::now(), [0; 16 * 1024], 0);
+    while discarded < DISCARDED && started.elapsed() < DISCARDING {
+        match connection.read(&mut buffer) {
+            Ok(0) | Err(_) => return,
+            Ok(bytes) => discarded += bytes as u64,
+        }
+    }
+}

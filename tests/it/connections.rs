@@ -1,0 +1,137 @@
+//! Many connections: all are served, whatever the limit on descriptors, and tiny_http's accept loop does not stay dead.
+
+use std::process::Command;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use crate::client::Client;
+use crate::process::Server;
+
+/// What the contract's tests run with.
+const DESCRIPTORS: u64 = 20_000;
+
+/// A server with that limit on descriptors.
+fn start_with_descriptors(limit: u64, options: &[&str]) -> Server {
+    let mut command = Command::new("sh");
+    let script = format!("ulimit -n {limit} && exec \"$0\" --port 0 \"$@\"");
+    command
+        .args(["-c", &script, env!("CARGO_BIN_EXE_threadkv")])
+        .args(options);
+    Server::spawn(command)
+}
+
+/// Lets this process have as many descriptors as it may, and says how many.
+fn raise_own_limit() -> u64 {
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: maximum,
+            maximum,
+        },
+    )
+    .unwrap();
+    maximum.unwrap_or(u64::MAX)
+}
+
+#[test]
+fn ten_thousand_puts_at_once_each_on_its_own_connection() {
+    let limit = raise_own_limit().min(DESCRIPTORS);
+    // Two thirds of what we may have ourselves, where that is less than the machines this was written for have.
+    let count = 10_000.min(limit * 2 / 3);
+    let server = start_with_descriptors(limit, &[]);
+    // All connected before any asks, and all asking before any answer is read: more connections than the server has
+    // descriptors for, and none goes away by itself.
+    let mut clients: Vec<Client> = (0..count).map(|_| server.connect()).collect();
+    for (n, client) in clients.iter_mut().enumerate() {
+        client.write(format!(
+            "PUT /kv/key{n} HTTP/1.1\r\nContent-Length: 8\r\n\r\n{n:08}"
+        ));
+    }
+    for client in &mut clients {
+        client.read("PUT").expect(200, "");
+    }
+    drop(clients);
+    let mut client = server.connect();
+    for n in 0..count {
+        client
+            .send("GET", &format!("/kv/key{n}"), "")
+            .expect(200, &format!("{n:08}"));
+    }
+}
+
+#[test]
+fn more_connections_than_allowed_wait_for_their_turn() {
+    let server = Server::start(&["--max-connections", "10"]);
+    let mut clients: Vec<Client> = (0..30).map(|_| server.connect()).collect();
+    for client in &mut clients {
+        client.write("PUT /kv/a HTTP/1.1\r\nContent-Length: 1\r\n\r\nv");
+    }
+    // Those beyond the tenth are served once the first ones have been idle for a while and are closed.
+    for client in &mut clients {
+        client.read("PUT").expect(200, "");
+    }
+    let open = std::fs::read_dir(format!("/proc/{}/fd", server.pid()))
+        .unwrap()
+        .count();
+    assert!(open < 40, "{open} descriptors for 10 connections");
+}
+
+#[test]
+fn a_connection_that_is_busy_is_not_closed_for_newcomers() {
+    let server = Server::start(&["--max-connections", "2"]);
+    let mut upload = server.connect();
+    upload.write("PUT /kv/upload HTTP/1.1\r\nContent-Length: 5000\r\n\r\n");
+    let mut part = server.connect();
+    part.write("GET /kv/upl");
+    // Waits in vain as long as both are busy.
+    let mut newcomer = server.connect();
+    newcomer.write("GET /kv/upload HTTP/1.1\r\n\r\n");
+    std::thread::sleep(std::time::Duration::from_millis(1500)); // longer than idle connections are left alone
+    upload.write("v".repeat(5000));
+    upload.read("PUT").expect(200, "");
+    part.write("oad HTTP/1.1\r\n\r\n");
+    assert_eq!(part.read("GET").status, 200);
+    assert_eq!(newcomer.read("GET").status, 200);
+}
+
+/// tiny_http's own threads take several new connections each when many come at once, and see to the first only.
+#[test]
+fn connections_that_come_all_at_once_are_all_served_while_all_stay() {
+    raise_own_limit();
+    let server = Server::start(&[]);
+    for count in [3, 5, 20, 200, 1000] {
+        // What comes while the process stands still is accepted at once when it goes on.
+        server.signal("-STOP");
+        let mut clients: Vec<Client> = (0..count).map(|_| server.connect()).collect();
+        for client in &mut clients {
+            client.write("PUT /kv/a HTTP/1.1\r\nContent-Length: 1\r\n\r\nv");
+        }
+        server.signal("-CONT");
+        for client in &mut clients {
+            client.read("PUT").expect(200, "");
+        }
+        // Threads of this round are idle when the next one comes.
+    }
+}
+
+#[test]
+fn running_out_of_room_again_and_again_leaves_nothing_behind() {
+    let server = start_with_descriptors(600, &[]);
+    for _ in 0..5 {
+        let mut clients: Vec<Client> = (0..400).map(|_| server.connect()).collect();
+        for client in &mut clients {
+            client.write("PUT /kv/a HTTP/1.1\r\nContent-Length: 1\r\n\r\nv");
+        }
+        for client in &mut clients {
+            client.read("PUT").expect(200, "");
+        }
+    }
+    server.get("/kv/a").expect(200, "v");
+    crate::process::wait_for("descriptors to be given back", || {
+        let open = std::fs::read_dir(format!("/proc/{}/fd", server.pid()))
+            .unwrap()
+            .count();
+        (open < 30).then_some(())
+    });
+}

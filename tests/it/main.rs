@@ -1,0 +1,12 @@
+//! What threadkv promises, checked from outside: the real binary, real sockets, one file a promise.
+
+mod client;
+mod process;
+
+mod connections;
+mod http;
+mod lsfr;
+mod options;
+mod run_sh;
+mod shutdown;
+mod values;

@@ -1,0 +1,115 @@
+//! SIGTERM and SIGINT: requests in flight finish, newcomers are refused, the status is 0. A second signal ends it.
+
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use crate::process::{Server, wait_for};
+
+#[test]
+fn it_stops_at_once_when_nothing_is_in_flight() {
+    for signal in ["-TERM", "-INT"] {
+        let mut server = Server::start(&[]);
+        let mut idle = server.connect();
+        idle.send("PUT", "/kv/a", "1").expect(200, "");
+        let started = Instant::now();
+        server.signal(signal);
+        let (status, log) = server.wait();
+        assert_eq!(status.code(), Some(0), "{log:?}");
+        assert!(
+            started.elapsed() < Duration::from_secs(10),
+            "waited for an idle connection"
+        );
+        idle.expect_end();
+    }
+}
+
+#[test]
+fn requests_in_flight_finish() {
+    let mut server = Server::start(&[]);
+    let large = "v".repeat(5000);
+    // Three that have only been sent in part: the head; a body that tiny_http reads; a body that we read.
+    let mut head = server.connect();
+    head.write("PUT /kv/head HTTP/1.1\r\nContent-");
+    let mut small = server.connect();
+    small.write("PUT /kv/small HTTP/1.1\r\nContent-Length: 10\r\n\r\n12345");
+    let mut upload = server.connect();
+    upload.write("PUT /kv/large HTTP/1.1\r\nContent-Length: 5000\r\n\r\n");
+    upload.write(&large[..2000]);
+    // One whose answer has not been read: more than sockets hold.
+    let mut download = server.connect();
+    let huge = "h".repeat(10_000_000);
+    download.send("PUT", "/kv/huge", &huge).expect(200, "");
+    download.write("GET /kv/huge HTTP/1.1\r\n\r\n");
+
+    server.signal("-TERM");
+    server.wait_for_log("draining");
+    wait_for("newcomers to be refused", || {
+        TcpStream::connect(server.address).err()
+    });
+
+    head.write("Length: 1\r\n\r\nv");
+    small.write("67890");
+    upload.write(&large[2000..]);
+    for client in [&mut head, &mut small, &mut upload] {
+        let response = client.read("PUT");
+        response.expect(200, "");
+        assert_eq!(response.header("connection"), Some("close"));
+    }
+    assert!(download.read("GET").text() == huge);
+    // Nothing is in flight any more, so it ends, although the clients stay.
+    let (status, log) = server.wait();
+    assert_eq!(status.code(), Some(0), "{log:?}");
+    assert!(log.iter().any(|line| line.contains("drained")), "{log:?}");
+}
+
+#[test]
+fn a_request_that_does_not_finish_is_given_up_after_15_seconds() {
+    let mut server = Server::start(&[]);
+    let mut upload = server.connect();
+    upload.write("PUT /kv/a HTTP/1.1\r\nContent-Length: 5000\r\n\r\n");
+    wait_for("the upload to be under way", || {
+        (threads_that_read(server.pid()) > 0).then_some(())
+    });
+    let started = Instant::now();
+    server.signal("-TERM");
+    let (status, log) = server.wait();
+    assert_eq!(status.code(), Some(0));
+    assert!(started.elapsed() >= Duration::from_secs(15));
+    assert!(
+        log.iter()
+            .any(|line| line.contains("1 requests did not finish")),
+        "{log:?}"
+    );
+}
+
+/// Transfer threads of the process that wait for a client.
+fn threads_that_read(pid: u32) -> usize {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    tasks
+        .filter_map(|task| {
+            let task = task.ok()?.path();
+            let name = std::fs::read_to_string(task.join("comm")).ok()?;
+            let call = std::fs::read_to_string(task.join("syscall")).ok()?;
+            // recvfrom, on x86-64 and on aarch64
+            (name.starts_with("transfer") && (call.starts_with("45 ") || call.starts_with("207 ")))
+                .then_some(())
+        })
+        .count()
+}
+
+#[test]
+fn a_second_signal_ends_it_at_once() {
+    let mut server = Server::start(&[]);
+    let mut upload = server.connect();
+    upload.write("PUT /kv/a HTTP/1.1\r\nContent-Length: 5000\r\n\r\n");
+    server.signal("-TERM");
+    server.wait_for_log("draining");
+    let started = Instant::now();
+    server.signal("-TERM");
+    let (status, _) = server.wait();
+    assert_eq!(status.code(), Some(128 + 15));
+    assert!(
+        started.elapsed() < Duration::from_secs(10),
+        "waited for the request in flight"
+    );
+}
