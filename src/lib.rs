@@ -7,7 +7,7 @@
 //! ```text
 //!            tiny_http        crossbeam channel            Arc<RwLock<HashMap>>
 //! socket ──► listener ──────► fixed pool of workers ─────► Store ── read:  under the read lock, answered at once
-//!            server::listener server::pool     api         └─────── write: a Command, committed
+//!            server::listener server::pool     api         └─────── write: a Command, committed, then answered
 //! ```
 //!
 //! * [`server`] owns sockets and threads: it accepts, queues, reads bodies, writes answers, survives what clients do,
@@ -19,7 +19,7 @@
 //! stderr, and `main` wires them together and waits for a signal.
 //!
 //! To read it in the order in which a request flows: `main.rs`, `server/mod.rs`, `server/listener.rs`,
-//! `server/lanes.rs`, `server/pool.rs`, `api/mod.rs`, `store/mod.rs`, `server/call.rs`.
+//! `server/connections.rs`, `server/pool.rs`, `api/mod.rs`, `store/mod.rs`, `server/call.rs`.
 
 // Tests may; elsewhere a comment has to show why it cannot happen.
 #![cfg_attr(
@@ -32,3 +32,6 @@ pub mod logging;
 pub mod options;
 pub mod server;
 pub mod store;
+
+/// The name of the thread that loads a store. A panic in it is a finding about a file, reported by whoever started it.
+pub const LOADING_THREAD: &str = "loading";

@@ -9,23 +9,28 @@
 use std::io::{self, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use std::{env, process, thread};
 
+use crossbeam_channel::{Receiver, bounded};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level::signal_name;
 
 use threadkv::api::Api;
 use threadkv::options::{self, Config, Invocation};
-use threadkv::server::{self, AcceptEnded, Parts, Pool, Server};
-use threadkv::store::Store;
+use threadkv::server::{self, AcceptEnded, Parts, Pool, Server, guard};
+use threadkv::store::{Answer, Store};
 
 /// How long requests under way may take to finish once the server has been told to stop (contract, "Command line").
 const DRAIN_TIME: Duration = Duration::from_secs(15);
 
+/// Answers of a batch that one worker writes. Several share a larger batch.
+const ANSWERS_A_TASK: usize = 16;
+
 fn main() -> ExitCode {
-    let result = match options::parse(env::args().skip(1)) {
+    let result = match options::parse(env::args_os().skip(1)) {
         Ok(Invocation::Serve(config)) => serve(config),
         Ok(Invocation::Print(text)) => io::stdout()
             .write_all(text.as_bytes())
@@ -43,8 +48,6 @@ fn main() -> ExitCode {
 
 /// Serves until a signal says to stop. An error is one line: the culprit and the remedy.
 fn serve(config: Config) -> Result<(), String> {
-    let mut signals = Signals::new([SIGTERM, SIGINT])
-        .map_err(|error| format!("cannot wait for signals: {error}"))?;
     threadkv::logging::init(config.log_level).map_err(|error| format!("cannot log: {error}"))?;
     let accept_ended = AcceptEnded::new();
     server::report_panics(accept_ended.0.clone());
@@ -67,45 +70,82 @@ fn serve(config: Config) -> Result<(), String> {
         .local_addr()
         .map_err(|error| format!("cannot listen: {error}"))?;
 
-    if let Some(directory) = config.working_dir {
-        log::warn!(
-            "--working-dir {}: this version keeps data in memory only",
-            directory.display()
-        );
-    }
-    let store = Arc::new(Store::in_memory());
-    let api = Api::new(store, config.max_value_bytes);
+    let serving = Arc::new(AtomicBool::new(false));
+    let stop = watch_signals(Arc::clone(&serving))?;
+    let (pool, tasks) = Pool::new();
+    let store = Arc::new(open_store(&config, pool.clone())?);
+    let api = Api::new(Arc::clone(&store), config.max_value_bytes);
     let parts = Parts {
         socket,
         workers: config.workers,
         max_connections,
         service: Arc::new(api),
-        pool: Pool::new(max_connections),
+        pool: (pool, tasks),
         accept_ended,
     };
     let server = Server::start(parts).map_err(|error| format!("cannot start a thread: {error}"))?;
-    let version = env!("CARGO_PKG_VERSION");
-    let workers = config.workers;
+    serving.store(true, Ordering::Release);
+    let (version, workers) = (env!("CARGO_PKG_VERSION"), config.workers);
+    let mode = match &config.working_dir {
+        Some(directory) => format!("{}, durability {}", directory.display(), config.durability),
+        None => "in memory".to_owned(),
+    };
     log::info!(
-        "threadkv {version} listening on {address}: in memory, {workers} workers, {max_connections} connections"
+        "threadkv {version} listening on {address}: {mode}, {workers} workers, {max_connections} connections"
     );
 
-    let signal = signals.forever().next().unwrap_or(SIGTERM);
-    let second = thread::Builder::new()
-        .name("signals".into())
-        .spawn(move || {
-            if let Some(signal) = signals.forever().next() {
-                process::exit(128 + signal); // as a shell reports a program that a signal has ended
-            }
-        });
-    if let Err(error) = second {
-        log::warn!("a second signal will not be noticed: {error}");
-    }
+    let signal = stop.recv().unwrap_or(SIGTERM);
     log::info!("{}: draining", signal_name(signal).unwrap_or("signal"));
     let started = Instant::now();
-    match server.drain(DRAIN_TIME) {
-        0 => log::info!("drained in {:.1?}, bye", started.elapsed()),
-        left => log::warn!("{left} requests did not finish in {DRAIN_TIME:?}"),
+    let left = server.drain(DRAIN_TIME);
+    if left > 0 {
+        log::warn!("{left} requests did not finish in {DRAIN_TIME:?}");
     }
+    store
+        .close()
+        .map_err(|error| format!("{error}; what was answered before is safe"))?;
+    log::info!("drained in {:.1?}, bye", started.elapsed());
     Ok(())
+}
+
+/// Has the first signal that asks to stop sent to the receiver. The second one ends the process at once, and while
+/// nothing is being served yet, a large store being loaded say, already the first.
+fn watch_signals(serving: Arc<AtomicBool>) -> Result<Receiver<i32>, String> {
+    let error = |error: io::Error| format!("cannot wait for signals: {error}");
+    let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(error)?;
+    let (first, stop) = bounded(1);
+    let watch = move || {
+        for (earlier, signal) in signals.forever().enumerate() {
+            if !serving.load(Ordering::Acquire) {
+                process::exit(0);
+            }
+            if earlier > 0 {
+                process::exit(128 + signal); // as a shell reports a program that a signal has ended
+            }
+            let _ = first.send(signal); // has room for one
+        }
+    };
+    thread::Builder::new()
+        .name("signals".into())
+        .spawn(watch)
+        .map_err(error)?;
+    Ok(stop)
+}
+
+/// Opens the store that the options ask for. Answers to its writes go back through the pool.
+fn open_store(config: &Config, pool: Pool) -> Result<Store, String> {
+    let Some(directory) = &config.working_dir else {
+        return Ok(Store::in_memory());
+    };
+    let deliver = move |answers: Vec<Answer>| {
+        let mut answers = answers.into_iter();
+        while answers.len() > 0 {
+            let some: Vec<Answer> = answers.by_ref().take(ANSWERS_A_TASK).collect();
+            pool.resume(move || {
+                some.into_iter()
+                    .for_each(|answer| guard(|| answer.deliver()))
+            });
+        }
+    };
+    Store::open(directory, config.durability, deliver).map_err(|error| error.to_string())
 }

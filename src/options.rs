@@ -1,5 +1,6 @@
 //! The command line, checked once into a [`Config`] that the rest may trust.
 
+use std::ffi::OsString;
 use std::fmt::Display;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
@@ -9,8 +10,10 @@ use std::str::FromStr;
 use argh::FromArgs;
 use log::LevelFilter;
 
-/// Workers and connections beyond this are mistakes, not wishes.
-const MANY: usize = 1_000_000;
+use crate::store::Durability;
+
+/// More workers than this are a mistake: they would only wait for each other.
+const MAX_WORKERS: usize = 256;
 
 /// The largest value that can be asked for: 1 GiB. Values live in memory, and each upload needs its size once more.
 const MAX_MAX_VALUE_BYTES: u64 = 1 << 30;
@@ -29,6 +32,10 @@ struct Args {
     /// directory that keeps the data; without it, data lives in memory only
     #[argh(option, arg_name = "dir")]
     working_dir: Option<PathBuf>,
+
+    /// sync, os or none: what an answered write survives (default sync, a power cut)
+    #[argh(option, default = "String::from(\"sync\")", arg_name = "mode")]
+    durability: String,
 
     /// threads that answer requests (default: one a core, at least two)
     #[argh(option, arg_name = "number")]
@@ -67,6 +74,8 @@ pub struct Config {
     pub address: SocketAddr,
     /// Where data lives; `None` keeps it in memory only.
     pub working_dir: Option<PathBuf>,
+    /// What an answered write means, where there is a working directory.
+    pub durability: Durability,
     /// Threads in the pool.
     pub workers: usize,
     /// Connections open at once; `None` for as many as the machine allows.
@@ -78,7 +87,16 @@ pub struct Config {
 }
 
 /// Reads the arguments that follow the program's name. An error is one line that names the culprit and the remedy.
-pub fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Invocation, String> {
+pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation, String> {
+    let text = |argument: OsString| {
+        argument
+            .into_string()
+            .map_err(|it| format!("{it:?}: expected an argument in UTF-8"))
+    };
+    let arguments = arguments
+        .into_iter()
+        .map(text)
+        .collect::<Result<Vec<String>, String>>()?;
     let arguments = split_equals(arguments);
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let args = match Args::from_args(&["threadkv"], &arguments) {
@@ -99,12 +117,13 @@ pub fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Invocation, 
             number("--port", &args.port, 0..=u16::MAX)?,
         ),
         working_dir: args.working_dir,
-        workers: args
-            .workers
-            .map_or(Ok(cores.max(2)), |n| number("--workers", &n, 1..=MANY))?,
+        durability: durability(&args.durability)?,
+        workers: args.workers.map_or(Ok(cores.max(2)), |n| {
+            number("--workers", &n, 1..=MAX_WORKERS)
+        })?,
         max_connections: args
             .max_connections
-            .map(|n| number("--max-connections", &n, 1..=MANY))
+            .map(|n| number("--max-connections", &n, 1..=usize::MAX))
             .transpose()?,
         max_value_bytes: number(
             "--max-value-bytes",
@@ -140,6 +159,15 @@ fn one_line(message: &str) -> String {
     format!("{}; threadkv --help lists the options", words.join(" "))
 }
 
+fn durability(text: &str) -> Result<Durability, String> {
+    match text {
+        "sync" => Ok(Durability::Sync),
+        "os" => Ok(Durability::Os),
+        "none" => Ok(Durability::None),
+        _ => Err(format!("--durability {text:?}: expected sync, os or none")),
+    }
+}
+
 fn host(text: &str) -> Result<IpAddr, String> {
     if text == "localhost" {
         return Ok(IpAddr::V4(Ipv4Addr::LOCALHOST));
@@ -172,7 +200,7 @@ mod tests {
     use super::*;
 
     fn config(arguments: &[&str]) -> Result<Config, String> {
-        match parse(arguments.iter().map(ToString::to_string))? {
+        match parse(arguments.iter().map(OsString::from))? {
             Invocation::Serve(config) => Ok(config),
             Invocation::Print(text) => panic!("printed {text}"),
         }
@@ -183,6 +211,7 @@ mod tests {
         let config = config(&[]).unwrap();
         assert_eq!(config.address, "127.0.0.1:4000".parse().unwrap());
         assert_eq!(config.working_dir, None);
+        assert_eq!(config.durability, Durability::Sync);
         assert!(config.workers >= 2);
         assert_eq!(config.max_connections, None);
         assert_eq!(config.max_value_bytes, 10_485_760);
@@ -214,6 +243,7 @@ mod tests {
             assert_eq!(config.workers, 3);
         }
         let rest = [
+            "--durability=os",
             "--max-connections=10",
             "--max-value-bytes=5",
             "--log-level=debug",
@@ -221,6 +251,7 @@ mod tests {
         ];
         let config = config(&rest).unwrap();
         assert_eq!(config.max_connections, Some(10));
+        assert_eq!(config.durability, Durability::Os);
         assert_eq!(config.max_value_bytes, 5);
         assert_eq!(config.log_level, LevelFilter::Debug);
         assert_eq!(config.address.ip(), IpAddr::V4(Ipv4Addr::LOCALHOST));
@@ -235,9 +266,11 @@ mod tests {
             (&["--port"], "--port"),
             (&["--host", "example"], "--host \"example\""),
             (&["--workers", "0"], "--workers \"0\""),
+            (&["--workers", "20000"], "--workers \"20000\""),
             (&["--max-connections", "0"], "--max-connections \"0\""),
             (&["--max-value-bytes", "1.5"], "--max-value-bytes \"1.5\""),
             (&["--log-level", "loud"], "--log-level \"loud\""),
+            (&["--durability", "disk"], "--durability \"disk\""),
             (&["--bogus"], "--bogus"),
             (&["--bogus=1"], "--bogus"),
             (&["stray"], "stray"),
@@ -251,7 +284,7 @@ mod tests {
 
     #[test]
     fn help_and_version_are_printed() {
-        let printed = |argument: &str| match parse([argument.to_owned()]) {
+        let printed = |argument: &str| match parse([OsString::from(argument)]) {
             Ok(Invocation::Print(text)) => text,
             other => panic!("{other:?}"),
         };

@@ -6,10 +6,13 @@ use percent_encoding::percent_decode_str;
 
 use super::Api;
 use super::route::{Endpoint, Route};
-use crate::server::{Admission, Body, Fault, Response};
-use crate::store::{Command, Key, Outcome, Value};
+use crate::server::{Admission, Body, Call, Fault, Response};
+use crate::store::{Command, Key, Outcome, Store, Value};
 
 const TEXT: &str = "text/plain; charset=utf-8";
+
+/// When a client may try again where the store cannot be written to, in seconds: the time for a restart.
+const RETRY_AFTER: &str = "5";
 
 /// What is to be done for a request to this API.
 pub(super) fn admit(
@@ -32,22 +35,27 @@ pub(super) fn admit(
         Endpoint::Put => {
             let key = parse_key(key_in_path)?;
             Admission::new(limit, move |mut call| {
-                let response = match parse_value(&call.take_body()) {
-                    Ok(value) => written(store.submit(Command::Put { key, value })),
-                    Err(refusal) => refusal,
-                };
-                call.answer(response);
+                match parse_value(&call.take_body()) {
+                    Ok(value) => write(
+                        &store,
+                        Command::Put {
+                            key,
+                            value,
+                            expiry: None,
+                        },
+                        call,
+                    ),
+                    Err(refusal) => call.answer(refusal),
+                }
             })
         }
         Endpoint::Delete => {
             let key = parse_key(key_in_path)?;
             Admission::new(limit, move |call| {
-                call.answer(written(store.submit(Command::Delete { key })))
+                write(&store, Command::Delete { key }, call)
             })
         }
-        Endpoint::Clear => Admission::new(limit, move |call| {
-            call.answer(written(store.submit(Command::Clear)))
-        }),
+        Endpoint::Clear => Admission::new(limit, move |call| write(&store, Command::Clear, call)),
     })
 }
 
@@ -64,11 +72,16 @@ fn parse_value(body: &[u8]) -> Result<Value, Response> {
     }
 }
 
-/// A write answers 200 and nothing else, also where there was nothing to delete.
-fn written(outcome: Outcome) -> Response {
-    match outcome {
-        Outcome::Done | Outcome::NotFound => Response::new(200, TEXT, Body::Static("")),
-    }
+/// Submits a write and answers it once it is committed: 200 and nothing else, also where there was nothing to delete.
+fn write(store: &Store, command: Command, call: Call) {
+    store.submit(command, move |result| {
+        call.answer(match result {
+            Ok(Outcome::Done | Outcome::NotFound) => Response::new(200, TEXT, Body::Static("")),
+            Err(unavailable) => {
+                line(503, &unavailable.to_string()).with_header("Retry-After", RETRY_AFTER.into())
+            }
+        });
+    });
 }
 
 /// The answer to a path that is none.

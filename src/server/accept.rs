@@ -26,13 +26,18 @@ use std::time::{Duration, Instant};
 use libc::{c_int, sockaddr, socklen_t};
 
 use super::Shared;
-use super::sockets::{self, Connection, Connections, Unread, peer};
+use super::connections::Connections;
+use super::sockets::{self, Activity, Held, Unread, peer};
+use super::transfer::Transfer;
 
 /// How long to wait before looking again for room or for descriptors.
 const RETRY: Duration = Duration::from_millis(20);
 
 /// How long a connection must have been idle before it is closed to make room for a newcomer.
 const IDLE: Duration = Duration::from_secs(1);
+
+/// The same for a connection that has never been used: its client may still be busy connecting others.
+const FIRST_REQUEST: Duration = Duration::from_secs(10);
 
 /// The part of all connections that may be closed for newcomers at a time.
 const EVICTED: usize = 100;
@@ -47,6 +52,21 @@ const LOOKING: u32 = 50;
 
 /// After so long, a connection counts as forgotten even if there seem to be threads enough.
 const LONG: Duration = Duration::from_millis(200);
+
+/// The most stand-ins between two looks. Each takes two descriptors while it lasts.
+const STAND_INS: usize = 32;
+
+/// After so long, whatever was tried for it has not helped, and the client had better know.
+const LOST: Duration = Duration::from_secs(10);
+
+/// The pause between looks grows up to this while nothing changes: clients that connect and say nothing are many.
+const LONGEST_PAUSE: Duration = Duration::from_millis(250);
+
+/// How long an earlier connection from the same address and port may take to end. Nobody is accepted meanwhile.
+const EARLIER: Duration = Duration::from_millis(1);
+
+/// Threads that start after the gate has counted: tiny_http's accept loop, its listener, and the acceptor.
+const LATER_THREADS: usize = 3;
 
 /// The gate of the one server that a process can have.
 static GATE: OnceLock<Arc<Gate>> = OnceLock::new();
@@ -107,7 +127,7 @@ impl Gate {
             max_connections,
             shared,
             newcomers: Mutex::new(Newcomers {
-                own_threads: threads(),
+                own_threads: threads() + LATER_THREADS,
                 ..Newcomers::default()
             }),
         });
@@ -155,9 +175,11 @@ impl Gate {
             let accepted = from_kernel();
             if accepted >= 0 {
                 if let Some(peer) = peer(accepted) {
-                    self.shared.lanes.open(&peer);
-                    self.shared.connections.insert(peer, accepted);
-                    newcomers.waiting.push((peer, accepted));
+                    self.await_end_of_earlier(&peer, accepted);
+                    for void in self.shared.connections.insert(peer, accepted) {
+                        self.shared.transfers.send(Transfer::ThrowAway(void));
+                    }
+                    newcomers.add(peer, accepted);
                 }
                 return Next::Accepted(accepted);
             }
@@ -170,6 +192,20 @@ impl Gate {
         }
     }
 
+    /// A request only tells its client's address. Where a client that has broken off comes back from the same port, a
+    /// request of its earlier connection could be answered on the new one. So the earlier one must have ended first, and
+    /// where it does not, the new one is closed.
+    fn await_end_of_earlier(&self, client: &SocketAddr, accepted: RawFd) {
+        let deadline = Instant::now() + EARLIER;
+        while self.shared.connections.has_earlier(client) {
+            if Instant::now() >= deadline {
+                sockets::shut_down(accepted);
+                return;
+            }
+            thread::sleep(EARLIER / 10);
+        }
+    }
+
     /// Whether there are as many connections as allowed.
     fn is_full(&self) -> bool {
         let (connections, most) = (&self.shared.connections, self.max_connections);
@@ -178,18 +214,25 @@ impl Gate {
 
     /// Closes connections that have been idle longest, for the sake of clients that wait.
     fn evict(&self) {
-        let mut idle: Vec<(Duration, Connection)> = self
+        let idle_for = |activity| match activity {
+            Activity::Idle(time) | Activity::Unclear(time) if time >= IDLE => Some(time),
+            Activity::New(time) if time >= FIRST_REQUEST => Some(time),
+            _ => None,
+        };
+        let listed = self
             .shared
             .connections
-            .hold_all()
+            .list()
             .into_iter()
-            .filter(|(peer, _)| !self.shared.lanes.is_busy(peer))
-            .filter_map(|(_, connection)| Some((connection.idle_for()?, connection)))
-            .filter(|(idle_for, _)| *idle_for >= IDLE)
+            .filter(|listed| !listed.busy);
+        let mut idle: Vec<_> = listed
+            .filter_map(|it| Some((idle_for(sockets::activity(it.fd, it.client.address))?, it)))
             .collect();
         idle.sort_by_key(|(idle_for, _)| Reverse(*idle_for));
-        for (_, connection) in idle.iter().take((self.max_connections / EVICTED).max(1)) {
-            connection.shut_down();
+        for (_, listed) in idle.iter().take((self.max_connections / EVICTED).max(1)) {
+            if let Some(held) = Held::new(listed.fd, listed.client.address) {
+                held.shut_down();
+            }
         }
     }
 }
@@ -208,18 +251,37 @@ struct Newcomers {
     owed: usize,
     /// When to look again.
     due: Option<Instant>,
-    /// How many threads the process had before those of tiny_http.
+    /// Looking costs time for each new connection, and shall not cost much of it: not before then, whatever comes in.
+    not_before: Option<Instant>,
+    /// How long to wait then, if nothing has come in: longer each time.
+    pause: Duration,
+    /// How many threads the process has that are not tiny_http's for connections.
     own_threads: usize,
 }
 
 impl Newcomers {
+    fn add(&mut self, client: SocketAddr, fd: RawFd) {
+        self.waiting.push((client, fd));
+        self.pause = LOOK;
+        let soon = Some(Instant::now() + LOOK).max(self.not_before);
+        self.due = if self.due.is_some() {
+            self.due.min(soon)
+        } else {
+            soon
+        };
+    }
+
     /// Whether a connection is known to be forgotten; counts as taken care of from then on.
     fn any_forgotten(&mut self, connections: &Connections) -> bool {
-        let now = Instant::now();
-        if self.owed == 0 && !self.waiting.is_empty() && self.due.is_none_or(|due| now >= due) {
+        let started = Instant::now();
+        if self.owed == 0 && self.due.is_some_and(|due| started >= due) {
             self.look(connections);
-            let pause = if self.owed > 0 { UNREAD } else { LOOK };
-            self.due = Some(Instant::now() + pause.max(now.elapsed() * LOOKING));
+            let ended = Instant::now();
+            self.not_before = Some(ended + (ended - started) * LOOKING);
+            let pause = if self.owed > 0 { UNREAD } else { self.pause };
+            self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+            let due = Some(ended + pause).max(self.not_before);
+            self.due = due.filter(|_| !self.waiting.is_empty());
         }
         let any = self.owed > 0;
         self.owed = self.owed.saturating_sub(1);
@@ -231,7 +293,13 @@ impl Newcomers {
         self.waiting
             .retain(|(peer, fd)| match sockets::unread(*fd, *peer) {
                 Unread::Never => true,
+                // Its thread will not come: tiny_http's accept loop has ended, and its set of threads with it.
+                Unread::For(time) if time >= LOST => {
+                    sockets::shut_down(*fd);
+                    false
+                }
                 Unread::For(time) => {
+                    self.pause = LOOK; // it is not over yet
                     unread += usize::from(time >= UNREAD);
                     long += usize::from(time >= LONG);
                     true
@@ -239,18 +307,17 @@ impl Newcomers {
                 Unread::Read => false,
             });
         if unread > 0 {
-            // Where there is a thread for each connection, all they need is processor time. The accept thread and the
-            // listener came after the count.
-            let threads = threads().saturating_sub(self.own_threads + 2);
+            // Where there is a thread for each connection, all they need is processor time.
+            let threads = threads().saturating_sub(self.own_threads);
             let missing = connections.prune().saturating_sub(threads);
-            self.owed = unread.min(missing.max(long));
+            self.owed = unread.min(missing.max(long)).min(STAND_INS);
         }
     }
 
     /// How long there is nothing to look after; `None` when there is no new connection.
     fn next_look(&self) -> Option<Duration> {
-        let due = self.due.unwrap_or_else(Instant::now);
-        (!self.waiting.is_empty()).then(|| due.saturating_duration_since(Instant::now()))
+        self.due
+            .map(|due| due.saturating_duration_since(Instant::now()))
     }
 }
 

@@ -1,20 +1,21 @@
 //! A request together with the duty to answer it.
 
 use std::fmt;
+use std::io;
 use std::mem;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
 use tiny_http::Request;
 
+use super::connections::Client;
 use super::request::Head;
 use super::response::{Message, Response};
 use super::transfer::Transfer;
 use super::{Fault, Shared};
 
-/// Answers up to this size are written by the worker that made them: a socket takes that much without waiting for the
-/// client to read. Larger ones are written by a transfer thread.
+/// Answers up to this size are written by the worker that made them, as far as the socket takes them without waiting
+/// for long. The rest, and larger ones, are written by a transfer thread.
 const WRITTEN_BY_WORKER: usize = 64 * 1024;
 
 /// A request, its body, and the duty to answer it. It may be answered on any thread, at any time. One that is dropped
@@ -22,36 +23,52 @@ const WRITTEN_BY_WORKER: usize = 64 * 1024;
 pub struct Call {
     /// `None` once it has been answered.
     request: Option<Request>,
+    pub(super) client: Client,
+    /// Whether the body has been read to its end, so that the connection can go on.
+    pub(super) body_read: bool,
     body: Vec<u8>,
-    peer: SocketAddr,
     received: Instant,
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
 }
 
 impl Call {
-    pub(super) fn new(
-        request: Request,
-        body: Vec<u8>,
-        peer: SocketAddr,
-        shared: &Arc<Shared>,
-    ) -> Call {
+    pub(super) fn new(request: Request, client: Client, shared: &Arc<Shared>) -> Call {
         Call {
             request: Some(request),
-            body,
-            peer,
+            client,
+            body_read: false,
+            body: Vec::new(),
             received: Instant::now(),
             shared: Arc::clone(shared),
         }
     }
 
-    /// The head of the request; `None` is never seen from outside, where a call is unanswered.
-    pub fn head(&self) -> Option<Head<'_>> {
-        self.request.as_ref().map(Head::of)
+    /// The head of the request.
+    pub fn head(&self) -> Head<'_> {
+        #[expect(
+            clippy::expect_used,
+            reason = "taken by `answer` and `drop` only, which end the call"
+        )]
+        Head::of(self.request.as_ref().expect("the call is unanswered"))
     }
 
     /// Takes the body, whole; empty from then on.
     pub fn take_body(&mut self) -> Vec<u8> {
         mem::take(&mut self.body)
+    }
+
+    pub(super) fn body_len(&self) -> u64 {
+        self.body.len() as u64
+    }
+
+    pub(super) fn request_mut(&mut self) -> Option<&mut Request> {
+        self.request.as_mut()
+    }
+
+    pub(super) fn has_body(mut self, body: Vec<u8>) -> Call {
+        self.body = body;
+        self.body_read = true;
+        self
     }
 
     /// Sends the answer, and lets the connection's next request come up.
@@ -63,45 +80,63 @@ impl Call {
         let Some(request) = self.request.take() else {
             return;
         };
+        let (client, shared) = (self.client, &self.shared);
         let head = Head::of(&request);
         log::debug!(
             "{} {} {} {:?}",
-            self.peer,
+            client.address,
             Line(head),
             response.status(),
             self.received.elapsed()
         );
-        let close = self.shared.is_draining() || !head.keeps_alive();
-        let message = Message::new(head, response, close);
+        if !self.body_read {
+            return shared.transfers.send(Transfer::Refuse {
+                request,
+                client,
+                response,
+            });
+        }
+        let close = shared.is_draining() || !head.keeps_alive();
+        let mut message = Message::new(head, response, close);
         // Drops the rest of the request. Its body has been read, so that waits for nobody.
         let mut writer = request.into_writer();
         if message.len() > WRITTEN_BY_WORKER {
-            self.shared.transfers.send(Transfer::Send {
+            return shared.transfers.send(Transfer::Send {
                 message,
                 writer,
-                peer: self.peer,
+                client,
             });
-            return;
         }
-        if let Err(error) = message.write_to(&mut writer) {
-            log::debug!("{}: the answer was not taken: {error}", self.peer);
+        match message.write_to(&mut writer) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                return shared.transfers.send(Transfer::Send {
+                    message,
+                    writer,
+                    client,
+                });
+            }
+            Err(error) => log::debug!("{}: the answer was not taken: {error}", client.address),
+            Ok(()) => {}
         }
         drop(writer);
-        self.shared.done(self.peer);
+        shared.done(client);
     }
 }
 
 impl Drop for Call {
     fn drop(&mut self) {
-        if let Some(head) = self.head() {
-            let response = self.shared.service.refuse(head, Fault::Internal);
+        if let Some(request) = &self.request {
+            let response = self
+                .shared
+                .service
+                .refuse(Head::of(request), Fault::Internal);
             self.send(response);
         }
     }
 }
 
 /// A request line for the log: what the client sent is quoted, so that it cannot write log lines.
-pub(super) struct Line<'a>(pub(super) Head<'a>);
+struct Line<'a>(Head<'a>);
 
 impl fmt::Display for Line<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

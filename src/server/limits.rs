@@ -9,9 +9,9 @@ const DESCRIPTORS_A_CONNECTION: u64 = 2;
 
 /// Descriptors that connections may not have: those of the store's files, and the duplicates taken to look at
 /// connections.
-const RESERVED_DESCRIPTORS: u64 = 256;
+const RESERVED_DESCRIPTORS: u64 = 512;
 
-/// Threads that connections may not have: other programs of the machine count too.
+/// Threads that connections may not have: our own, those that tiny_http keeps for a while, and other programs'.
 const RESERVED_THREADS: u64 = 1024;
 
 /// Raises the soft limit on descriptors to the hard one, and returns what it is then.
@@ -47,8 +47,8 @@ fn most_threads() -> u64 {
         getrlimit(Resource::Nproc).current,
         number("/proc/sys/kernel/threads-max"),
         number("/proc/sys/kernel/pid_max"),
-        // Each thread's stack is a mapping, and the guard page below it another.
-        number("/proc/sys/vm/max_map_count").map(|maps| maps / 2),
+        // A thread takes four: a stack and one for signals, each with a guard page. The rest of the process takes some.
+        number("/proc/sys/vm/max_map_count").map(|maps| maps / 5),
         number("/sys/fs/cgroup/pids.max"),
     ]
     .into_iter()
@@ -64,7 +64,7 @@ mod tests {
     #[test]
     fn a_higher_descriptor_limit_never_means_fewer_connections() {
         assert_eq!(most_connections(0), 1);
-        assert_eq!(most_connections(1024), 384);
+        assert_eq!(most_connections(1024), 256);
         assert!(most_connections(20_000) >= most_connections(1024));
     }
 }

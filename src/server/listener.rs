@@ -9,18 +9,20 @@ use std::collections::HashSet;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::AsRawFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 use rustix::net::{Shutdown, listen, shutdown, sockopt};
 use tiny_http::Server as TinyHttp;
 
-use super::Shared;
 use super::accept::Gate;
-use super::pool::Task;
+use super::connections::Client;
+use super::transfer::Transfer;
+use super::{Shared, sockets};
 
 /// The most requests in one message to the pool. More would save little, and keep the other workers from helping.
 const BATCH: usize = 16;
@@ -28,7 +30,14 @@ const BATCH: usize = 16;
 /// Connections that the kernel keeps until they are accepted; it cuts this to net.core.somaxconn, 4096 as a rule.
 const BACKLOG: i32 = 4096;
 
-/// How often the acceptor looks for listeners whose connections are gone, and for closed lanes.
+/// How long a write to a client waits for room in the socket before whoever writes does something else. Connections
+/// with room take far less.
+const WRITING: Duration = Duration::from_millis(10);
+
+/// How long clients that have connected already may take to be accepted when the server stops.
+const LAST_CALL: Duration = Duration::from_millis(500);
+
+/// How often the acceptor looks for listeners whose connections are gone.
 const TIDYING: Duration = Duration::from_secs(1);
 
 /// How long the acceptor waits before it starts another accept loop, and before it tries again.
@@ -40,6 +49,8 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     listen(&socket, BACKLOG)?;
     // Accepted sockets inherit it. Without it, the second half of a large answer can wait for 40 ms.
     sockopt::set_tcp_nodelay(&socket, true)?;
+    // This too. It keeps a worker from waiting for a client that does not read.
+    sockopt::set_socket_timeout(&socket, sockopt::Timeout::Send, Some(WRITING))?;
     Ok(socket)
 }
 
@@ -64,7 +75,7 @@ impl AcceptEnded {
 struct Generation {
     server: Arc<TinyHttp>,
     retired: Arc<AtomicBool>,
-    clients: HashSet<SocketAddr>,
+    clients: HashSet<Client>,
 }
 
 /// The thread that sees to it that connections are accepted.
@@ -117,7 +128,11 @@ impl Acceptor {
     fn accept(&self) -> io::Result<Generation> {
         let socket = self.socket.try_clone()?;
         self.gate.stand_at(socket.as_raw_fd());
-        let server = Arc::new(TinyHttp::from_listener(socket, None).map_err(io::Error::other)?);
+        // It panics where it cannot start its threads.
+        let server = catch_unwind(AssertUnwindSafe(|| TinyHttp::from_listener(socket, None)))
+            .map_err(|_| io::Error::other("no thread for it"))?
+            .map_err(io::Error::other)?;
+        let server = Arc::new(server);
         let retired = Arc::new(AtomicBool::new(false));
         let generation = Generation {
             server,
@@ -134,32 +149,29 @@ impl Acceptor {
         Ok(generation)
     }
 
-    /// Lets go of listeners whose connections are all gone, and of closed lanes likewise.
+    /// Lets go of listeners whose connections are all gone.
     fn tidy(&self, old: &mut Vec<Generation>) {
-        if self.shared.lanes.any_closed() {
-            self.shared
-                .lanes
-                .prune(|client| self.shared.connections.contains(client));
+        if old.is_empty() {
+            return;
         }
-        if !old.is_empty() {
-            let clients = self.clients();
-            old.retain(|generation| {
-                let needed = !generation.clients.is_disjoint(&clients);
-                if !needed {
-                    generation.retired.store(true, Ordering::Release);
-                    generation.server.unblock();
-                }
-                needed
-            });
-        }
+        self.shared.connections.prune();
+        let clients = self.clients();
+        old.retain(|generation| {
+            let needed = !generation.clients.is_disjoint(&clients);
+            if !needed {
+                generation.retired.store(true, Ordering::Release);
+                generation.server.unblock();
+            }
+            needed
+        });
     }
 
-    fn clients(&self) -> HashSet<SocketAddr> {
+    fn clients(&self) -> HashSet<Client> {
         self.shared
             .connections
-            .hold_all()
+            .list()
             .into_iter()
-            .map(|(client, _)| client)
+            .map(|listed| listed.client)
             .collect()
     }
 }
@@ -186,19 +198,23 @@ fn listen_to(server: &TinyHttp, retired: &AtomicBool, ended: &AcceptEnded, share
             }
             next = server.try_recv();
         }
-        shared
-            .lanes
-            .enter(&mut batch)
-            .into_iter()
-            .for_each(|request| shared.throw_away(request));
-        if !batch.is_empty() {
-            shared.pool.send(Task::Requests(batch));
+        let entered = shared.connections.enter(batch);
+        for void in entered.void {
+            shared.transfers.send(Transfer::ThrowAway(void));
+        }
+        if !entered.now.is_empty() {
+            shared.pool.begin(entered.now);
         }
     }
 }
 
-/// Stops taking connections: the accept loop ends, and the kernel refuses newcomers.
+/// Stops taking connections: once those that wait have been accepted, the accept loop ends, and the kernel refuses
+/// newcomers.
 pub(super) fn stop_listening(socket: &TcpListener) {
+    let last_call = Instant::now() + LAST_CALL;
+    while sockets::readable(socket.as_raw_fd(), Duration::ZERO) && Instant::now() < last_call {
+        thread::sleep(Duration::from_millis(1));
+    }
     if let Err(error) = shutdown(socket, Shutdown::Both) {
         log::error!("cannot stop listening: {error}");
     }

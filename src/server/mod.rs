@@ -9,15 +9,15 @@
 //! | `listener` | one, rarely more | requests from tiny_http's queue to the pool's, in batches |
 //! | `worker-N` | `--workers` | requests to answers; never waits for a client or a disk |
 //! | `transfer-N` | 32 | large bodies in, large answers out; waits for clients |
-//! | tiny_http's accept loop | one | connections from the kernel, as [`accept`] lets them in |
+//! | tiny_http's accept loop | one | connections from the kernel, as `accept` lets them in |
 //! | `acceptor` | one | starts that again when it has ended |
 //!
-//! What is special about tiny_http, and why things are done from outside it, stands where it is done: [`lanes`] (answers
-//! in order), [`accept`] and [`listener`] (the accept loop), [`transfer`] (bodies), [`sockets`] (its sockets).
+//! What is special about tiny_http, and why things are done from outside it, stands where it is done: `connections`
+//! (answers in order), `accept` and `listener` (the accept loop), `transfer` (bodies), `sockets` (its sockets).
 
 mod accept;
 mod call;
-mod lanes;
+mod connections;
 mod limits;
 mod listener;
 mod panics;
@@ -28,7 +28,7 @@ mod sockets;
 mod transfer;
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -47,16 +47,18 @@ pub use response::{Body, Response};
 pub use tiny_http::Method;
 
 use accept::Gate;
-use lanes::Lanes;
+use connections::{Client, Connections, Listed};
 use listener::Acceptor;
-use pool::Task;
 use request::Framing;
-use sockets::Connections;
+use sockets::{Activity, Held};
 use transfer::{Transfer, Transfers};
 
 /// How long a connection must have been idle to be closed when the server drains: time enough for a request that has
 /// just been sent to come out of the socket and through tiny_http.
 const SETTLED: Duration = Duration::from_millis(100);
+
+/// The same where it is not clear whether a request has been sent since the last answer.
+const UNCLEAR: Duration = Duration::from_secs(1);
 
 /// How often draining looks whether it is done.
 const DRAIN_TICK: Duration = Duration::from_millis(5);
@@ -108,7 +110,6 @@ pub enum Fault {
 struct Shared {
     service: Arc<dyn Service>,
     connections: Connections,
-    lanes: Lanes,
     pool: Pool,
     transfers: Transfers,
     draining: AtomicBool,
@@ -140,11 +141,10 @@ impl Server {
     /// Starts all threads, and then accepts connections.
     pub fn start(parts: Parts) -> io::Result<Server> {
         let (pool, tasks) = parts.pool;
-        let (transfers, transfer_queue) = Transfers::new(parts.max_connections);
+        let (transfers, transfer_queue) = Transfers::new();
         let shared = Arc::new(Shared {
             service: parts.service,
             connections: Connections::default(),
-            lanes: Lanes::default(),
             pool,
             transfers,
             draining: AtomicBool::new(false),
@@ -173,7 +173,7 @@ impl Server {
         listener::stop_listening(&self.socket);
         loop {
             let quiet = self.shared.close_idle();
-            let under_way = self.shared.lanes.under_way();
+            let under_way = self.shared.connections.under_way();
             if quiet && under_way == 0 || Instant::now() >= deadline {
                 return under_way;
             }
@@ -184,56 +184,49 @@ impl Server {
 
 impl Shared {
     /// A request has reached a worker.
-    fn serve(self: &Arc<Self>, mut request: Request) {
-        let head = Head::of(&request);
-        let Some(peer) = head.peer() else { return };
-        let framing = match head.framing() {
+    fn serve(self: &Arc<Self>, request: Request, client: Client) {
+        // From here on it is answered, whatever happens.
+        let mut call = Call::new(request, client, self);
+        let framing = match call.head().framing() {
             Ok(framing) => framing,
             Err(what) => {
-                let response = self.service.refuse(head, Fault::Malformed(what));
-                return self.transfers.send(Transfer::Refuse {
-                    request,
-                    peer,
-                    response,
-                });
+                let response = self.service.refuse(call.head(), Fault::Malformed(what));
+                return call.answer(response);
             }
         };
-        let refused = match self.service.admit(head) {
-            Err(response) => response,
-            Ok(Admission {
-                body_limit: limit,
-                handler,
-            }) => match framing {
-                Framing::Coming { declared } if declared.unwrap_or(0) <= limit => {
-                    return self.transfers.send(Transfer::Receive {
-                        request,
-                        peer,
-                        declared,
-                        limit,
-                        handler,
-                    });
-                }
-                Framing::Here if request.body_length().unwrap_or(0) as u64 <= limit => {
-                    let body = body_at_hand(&mut request);
-                    return handler(Call::new(request, body, peer, self));
-                }
-                _ => self.service.refuse(head, Fault::TooLarge { limit }),
-            },
+        if framing == Framing::Here {
+            let body = call.request_mut().map(body_at_hand).unwrap_or_default();
+            call = call.has_body(body);
+        }
+        let Admission {
+            body_limit: limit,
+            handler,
+        } = match self.service.admit(call.head()) {
+            Ok(admission) => admission,
+            Err(response) => return call.answer(response),
         };
         match framing {
-            Framing::Here => Call::new(request, Vec::new(), peer, self).answer(refused),
-            Framing::Coming { .. } => self.transfers.send(Transfer::Refuse {
-                request,
-                peer,
-                response: refused,
-            }),
+            Framing::Here if call.body_len() <= limit => handler(call),
+            Framing::Coming { declared } if declared.unwrap_or(0) <= limit => {
+                self.transfers.send(Transfer::Receive {
+                    call,
+                    declared,
+                    limit,
+                    handler,
+                });
+            }
+            _ => {
+                let response = self.service.refuse(call.head(), Fault::TooLarge { limit });
+                call.answer(response);
+            }
         }
     }
 
     /// A request has been answered: the next one of its connection is up.
-    fn done(&self, peer: SocketAddr) {
-        if let Some(next) = self.lanes.leave(peer) {
-            self.pool.send(Task::Requests(vec![next]));
+    fn done(self: &Arc<Self>, client: Client) {
+        if let Some(next) = self.connections.leave(client) {
+            let shared = Arc::clone(self);
+            self.pool.resume(move || shared.serve(next, client));
         }
     }
 
@@ -244,12 +237,18 @@ impl Shared {
     /// Closes idle connections. Says whether none is left that may be sending a request.
     fn close_idle(&self) -> bool {
         let mut quiet = true;
-        for (peer, connection) in self.connections.hold_all() {
-            if self.lanes.is_busy(&peer) {
-                continue;
-            }
-            match connection.idle_for() {
-                Some(idle_for) if idle_for >= SETTLED => connection.shut_down(),
+        for Listed { client, fd, busy } in self.connections.list() {
+            let idle = match sockets::activity(fd, client.address) {
+                Activity::Gone if !busy => continue,
+                // When it has been answered, the client may send another one: look once more.
+                _ if busy => false,
+                Activity::Gone | Activity::Owed => false,
+                Activity::Idle(time) | Activity::New(time) => time >= SETTLED,
+                Activity::Unclear(time) => time >= UNCLEAR,
+            };
+            match Held::new(fd, client.address) {
+                Some(held) if idle => held.shut_down(),
+                // Also where there is no descriptor to hold it by.
                 _ => quiet = false,
             }
         }
@@ -265,4 +264,79 @@ fn body_at_hand(request: &mut Request) -> Vec<u8> {
         let _ = request.as_reader().read_to_end(&mut body); // from memory, cannot fail
     }
     body
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+    use std::net::{SocketAddr, TcpStream};
+
+    const TEXT: &str = "text/plain";
+
+    /// Answers in ways that the real APIs should not.
+    struct Troublesome(Pool);
+
+    impl Service for Troublesome {
+        fn admit(&self, head: Head<'_>) -> Result<Admission, Response> {
+            let pool = self.0.clone();
+            match head.path() {
+                "/panic-early" => panic!("before the body"),
+                "/panic" => Ok(Admission::new(10_000, |_| panic!("with the body"))),
+                "/drop" => Ok(Admission::new(10_000, drop)),
+                _ => Ok(Admission::new(10_000, move |mut call: Call| {
+                    let body = call.take_body();
+                    let later = move || call.answer(Response::new(200, TEXT, Body::Owned(body)));
+                    thread::spawn(move || pool.resume(later));
+                })),
+            }
+        }
+
+        fn refuse(&self, _: Head<'_>, fault: Fault) -> Response {
+            Response::new(
+                if fault == Fault::Internal { 500 } else { 400 },
+                TEXT,
+                Body::Static("refused"),
+            )
+        }
+    }
+
+    fn send(address: SocketAddr, path: &str, length: usize) -> String {
+        let mut client = TcpStream::connect(address).unwrap();
+        let head =
+            format!("PUT {path} HTTP/1.1\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n");
+        client.write_all(head.as_bytes()).unwrap();
+        client.write_all(&vec![b'v'; length]).unwrap();
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).unwrap();
+        answer
+    }
+
+    /// One test for all of it, since a process can have one server.
+    #[test]
+    fn a_panic_costs_one_request_and_an_answer_may_come_later() {
+        let socket = bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        let address = socket.local_addr().unwrap();
+        let (pool, tasks) = Pool::new();
+        let parts = Parts {
+            socket,
+            workers: 1,
+            max_connections: 100,
+            service: Arc::new(Troublesome(pool.clone())),
+            pool: (pool, tasks),
+            accept_ended: AcceptEnded::new(),
+        };
+        let server = Server::start(parts).unwrap();
+        // Bodies at hand and bodies that are not; more panics than there are workers.
+        for length in [5, 5000] {
+            for path in ["/panic", "/drop", "/panic-early"] {
+                let answer = send(address, path, length);
+                assert!(answer.starts_with("HTTP/1.1 500 "), "{path}: {answer}");
+            }
+            let answer = send(address, "/later", length);
+            assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with(&"v".repeat(length)));
+        }
+        assert_eq!(server.drain(Duration::from_secs(10)), 0);
+        assert!(TcpStream::connect(address).is_err());
+    }
 }

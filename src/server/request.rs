@@ -1,7 +1,5 @@
 //! What the head of a request says: the part that is known before any body is read.
 
-use std::net::SocketAddr;
-
 use tiny_http::{HTTPVersion, Header, Method, Request};
 
 /// Bodies up to this size are read by tiny_http before it hands the request out; larger ones are not.
@@ -23,14 +21,13 @@ impl<'a> Head<'a> {
 
     /// The path, still percent-encoded, without the query. Of a target in absolute form, as proxies get it, the path.
     pub fn path(self) -> &'a str {
-        let target = self.0.url();
-        let origin = match target.split_once("://") {
-            Some((scheme, rest)) if !scheme.contains(['/', '?']) => {
+        let target = self.0.url().split('?').next().unwrap_or_default();
+        match target.split_once("://") {
+            Some((scheme, rest)) if !scheme.contains('/') => {
                 rest.find('/').map_or("/", |at| &rest[at..])
             }
             _ => target,
-        };
-        origin.split('?').next().unwrap_or_default()
+        }
     }
 
     /// The first header of that name, whatever its case.
@@ -45,11 +42,6 @@ impl<'a> Head<'a> {
             .iter()
             .filter(named)
             .map(|header| header.value.as_str())
-    }
-
-    /// The client, as far as the socket knows it.
-    pub(super) fn peer(self) -> Option<SocketAddr> {
-        self.0.remote_addr().copied()
     }
 
     /// Whether the connection stays open after the answer, going by what the client asked for.
@@ -73,6 +65,16 @@ impl<'a> Head<'a> {
     /// tiny_http guesses where the head is ambiguous. Behind a proxy that guesses otherwise, the rest of such a body
     /// would be taken for a request of somebody else, so ambiguity is an error here, as RFC 9112 section 6.3 has it.
     pub(super) fn framing(self) -> Result<Framing, &'static str> {
+        let control = |header: &Header| {
+            header
+                .value
+                .as_str()
+                .bytes()
+                .any(|b| b < b' ' && b != b'\t')
+        };
+        if self.0.headers().iter().any(control) {
+            return Err("a control character in a header");
+        }
         let (lengths, encodings) = (
             self.headers("Content-Length"),
             self.headers("Transfer-Encoding"),
@@ -159,6 +161,7 @@ mod tests {
             ("/kv/a?u=http://b/c", "/kv/a"),
             ("http://host:80/kv/a?x", "/kv/a"),
             ("http://host", "/"),
+            ("http://host?/kv/a", "/"),
             ("*", "*"),
         ] {
             let request = TestRequest::new().with_path(target).into();

@@ -71,6 +71,8 @@ pub(super) struct Message {
     start: Vec<u8>,
     /// The body, where it was not copied.
     rest: Option<Body>,
+    /// How many bytes have been written.
+    written: usize,
 }
 
 impl Message {
@@ -102,15 +104,24 @@ impl Message {
         }
         let _ = write!(start, "Content-Length: {}\r\n\r\n", body.len());
         if *head.method() == tiny_http::Method::Head {
-            return Message { start, rest: None };
+            return Message {
+                start,
+                rest: None,
+                written: 0,
+            };
         }
         if copied == body.len() {
             start.extend_from_slice(body);
-            return Message { start, rest: None };
+            return Message {
+                start,
+                rest: None,
+                written: 0,
+            };
         }
         Message {
             start,
             rest: Some(response.body),
+            written: 0,
         }
     }
 
@@ -119,11 +130,20 @@ impl Message {
         self.start.len() + self.rest.as_ref().map_or(0, |body| body.as_ref().len())
     }
 
-    /// Writes all of it, for as long as the client takes to read it.
-    pub(super) fn write_to(&self, writer: &mut dyn Write) -> io::Result<()> {
-        writer.write_all(&self.start)?;
-        if let Some(body) = &self.rest {
-            writer.write_all(body.as_ref())?;
+    /// Writes what has not been written yet. After an error that says to wait, it can be called again and goes on.
+    pub(super) fn write_to(&mut self, writer: &mut dyn Write) -> io::Result<()> {
+        while self.written < self.len() {
+            let body = self.rest.as_ref().map_or(&[][..], Body::as_ref);
+            let left = match self.start.get(self.written..) {
+                Some(start) if !start.is_empty() => start,
+                _ => &body[self.written - self.start.len()..],
+            };
+            match writer.write(left) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(bytes) => self.written += bytes,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
         }
         writer.flush()
     }

@@ -1,15 +1,13 @@
 //! The sockets of clients, seen from outside tiny_http, which keeps them to itself.
 //!
-//! A request only tells the address of its client. The list of [`Connections`] tells which descriptor that is, and
-//! the kernel what state it is in. tiny_http closes its descriptors whenever it likes, so a number may have come to
-//! mean something else since: whoever acts on one takes a duplicate first, and looks whose connection it is.
+//! The kernel tells what state a descriptor is in. tiny_http closes its descriptors whenever it likes, so a number may
+//! have come to mean something else since it was noted: whoever asks compares the client afterwards, and whoever acts
+//! takes a duplicate first, and looks whose connection it is.
 
-use std::collections::HashMap;
 use std::io;
 use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -18,64 +16,11 @@ use rustix::net::{Shutdown, getpeername, shutdown};
 /// The state of a TCP connection that neither side has begun to close.
 const ESTABLISHED: u8 = 1;
 
-/// The connections that were accepted, by their client's address, which no two of them share.
-#[derive(Default)]
-pub(super) struct Connections {
-    /// One of the descriptors of each. May list some that have ended since. No other lock is taken under it.
-    open: Mutex<HashMap<SocketAddr, RawFd>>,
-}
-
-impl Connections {
-    /// A connection has been accepted.
-    pub(super) fn insert(&self, peer: SocketAddr, fd: RawFd) {
-        self.lock().insert(peer, fd);
-    }
-
-    /// How many connections there are at most.
-    pub(super) fn len(&self) -> usize {
-        self.lock().len()
-    }
-
-    /// Forgets those that have ended; returns how many are left. Asks the kernel once for each.
-    pub(super) fn prune(&self) -> usize {
-        let mut open = self.lock();
-        open.retain(|client, fd| peer(*fd) == Some(*client));
-        open.len()
-    }
-
-    /// Whether the client is still connected.
-    pub(super) fn contains(&self, client: &SocketAddr) -> bool {
-        self.lock()
-            .get(client)
-            .is_some_and(|fd| peer(*fd) == Some(*client))
-    }
-
-    /// Takes hold of a client's connection, if it is still there.
-    pub(super) fn hold(&self, client: SocketAddr) -> Option<Connection> {
-        let fd = *self.lock().get(&client)?;
-        Connection::hold(fd, client)
-    }
-
-    /// Takes hold of all connections.
-    pub(super) fn hold_all(&self) -> Vec<(SocketAddr, Connection)> {
-        let open: Vec<_> = self
-            .lock()
-            .iter()
-            .map(|(client, fd)| (*client, *fd))
-            .collect();
-        open.into_iter()
-            .filter_map(|(client, fd)| Some((client, Connection::hold(fd, client)?)))
-            .collect()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<SocketAddr, RawFd>> {
-        // No code under this lock panics half way through a change.
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 /// The client at the other end of a descriptor.
 pub(super) fn peer(fd: RawFd) -> Option<SocketAddr> {
+    if fd < 0 {
+        return None;
+    }
     SocketAddr::try_from(getpeername(borrow(fd)).ok()??).ok()
 }
 
@@ -110,6 +55,19 @@ pub(super) fn unread(fd: RawFd, client: SocketAddr) -> Unread {
     }
 }
 
+/// What tells a socket from all others that there have been; `None` if the descriptor is no socket.
+pub(super) fn cookie(fd: RawFd) -> Option<u64> {
+    if fd < 0 {
+        return None;
+    }
+    rustix::net::sockopt::socket_cookie(borrow(fd)).ok()
+}
+
+/// Ends a connection in both directions.
+pub(super) fn shut_down(fd: RawFd) {
+    let _ = shutdown(borrow(fd), Shutdown::Both); // fails if the client was faster
+}
+
 /// Whether there is something to read, or to accept, or an error to report, before the time is up.
 pub(super) fn readable(fd: RawFd, within: Duration) -> bool {
     let fd = borrow(fd);
@@ -120,13 +78,64 @@ pub(super) fn readable(fd: RawFd, within: Duration) -> bool {
     poll(&mut [PollFd::new(&fd, PollFlags::IN)], Some(&timeout)).is_ok_and(|ready| ready > 0)
 }
 
-/// A connection, held by a descriptor of our own, so that it stays the same one whatever its owner does.
-pub(super) struct Connection(OwnedFd);
+/// What a client has sent before it began to close, and nobody has read for so long, will not be read.
+const GIVEN_UP: Duration = Duration::from_secs(10);
 
-impl Connection {
-    fn hold(fd: RawFd, client: SocketAddr) -> Option<Connection> {
+/// What can be told about the requests on a connection without reading it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Activity {
+    /// The client is owed an answer, because it has sent something since the last one: a part of a request, say.
+    Owed,
+    /// It is probably not owed an answer: the last thing that it sent and the last answer are so close together that
+    /// the kernel's clock does not tell which came first. So long ago.
+    Unclear(Duration),
+    /// It is not, and has sent nothing for so long.
+    Idle(Duration),
+    /// It has not sent anything yet, and connected so long ago.
+    New(Duration),
+    /// It is no longer there.
+    Gone,
+}
+
+/// Looks whether a client's connection is idle.
+pub(super) fn activity(fd: RawFd, client: SocketAddr) -> Activity {
+    let socket = borrow(fd);
+    let (Ok(info), Ok(unread)) = (tcp_info(socket), rustix::io::ioctl_fionread(socket)) else {
+        return Activity::Gone;
+    };
+    if peer(fd) != Some(client) {
+        return Activity::Gone;
+    }
+    // Both are ages in milliseconds, in steps of up to 10, and start with the connection.
+    let (received, sent) = (info.tcpi_last_data_recv, info.tcpi_last_data_sent);
+    let silent = Duration::from_millis(received.into());
+    if unread > 0 && (info.tcpi_state == ESTABLISHED || silent < GIVEN_UP) {
+        Activity::Owed
+    } else if info.tcpi_bytes_received == 0 && info.tcpi_state == ESTABLISHED {
+        Activity::New(silent)
+    } else if info.tcpi_state != ESTABLISHED {
+        // Who closes waits for an answer no longer, or sends the rest of a request no more.
+        Activity::Idle(silent)
+    } else if info.tcpi_bytes_sent == 0 || received < sent {
+        Activity::Owed
+    } else if received == sent {
+        Activity::Unclear(silent)
+    } else {
+        Activity::Idle(silent)
+    }
+}
+
+/// A connection, held by a descriptor of our own, so that it stays the same one whatever its owner does.
+pub(super) struct Held(OwnedFd);
+
+impl Held {
+    /// Takes hold of a client's connection, if that is what the number still means.
+    pub(super) fn new(fd: RawFd, client: SocketAddr) -> Option<Held> {
+        if fd < 0 {
+            return None;
+        }
         let held = rustix::io::fcntl_dupfd_cloexec(borrow(fd), 0).ok()?;
-        (peer(held.as_raw_fd()) == Some(client)).then_some(Connection(held))
+        (peer(held.as_raw_fd()) == Some(client)).then_some(Held(held))
     }
 
     /// Whether the client has begun to close the connection, or has closed it.
@@ -144,18 +153,6 @@ impl Connection {
         let _ = shutdown(&self.0, Shutdown::Write);
     }
 
-    /// How long the client has been idle: since it last sent something, or since it connected, if it never did. `None`
-    /// while it is owed an answer, because it has sent something since the last one: a part of a request, say.
-    pub(super) fn idle_for(&self) -> Option<Duration> {
-        let info = tcp_info(self.0.as_fd()).ok()?;
-        // Both ages are in milliseconds, in steps of up to 10, and start with the connection. So a part of a request
-        // that came right behind an answer goes unnoticed.
-        let answered =
-            info.tcpi_bytes_sent > 0 && info.tcpi_last_data_recv >= info.tcpi_last_data_sent;
-        let owed = info.tcpi_bytes_received > 0 && !answered;
-        (!owed).then(|| Duration::from_millis(info.tcpi_last_data_recv.into()))
-    }
-
     /// Lets reads and writes wait no longer than that. Holds for everybody who uses the connection.
     pub(super) fn limit_waiting(&self, time: Duration) {
         use rustix::net::sockopt::{Timeout, set_socket_timeout};
@@ -164,13 +161,13 @@ impl Connection {
     }
 }
 
-impl io::Read for &Connection {
+impl io::Read for &Held {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         Ok(rustix::io::read(&self.0, buffer)?)
     }
 }
 
-impl io::Write for &Connection {
+impl io::Write for &Held {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         Ok(rustix::net::send(
             &self.0,
@@ -220,7 +217,6 @@ mod tests {
     use super::*;
     use std::io::{Read, Write};
     use std::net::{TcpListener, TcpStream};
-    use std::os::fd::IntoRawFd;
 
     fn accepted() -> (TcpStream, TcpStream, SocketAddr) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -230,32 +226,42 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_is_found_by_its_client_and_can_be_ended() {
+    fn a_connection_can_be_held_and_ended() {
         let (mut client, accepted, peer) = accepted();
-        let connections = Connections::default();
-        connections.insert(peer, accepted.as_raw_fd());
-        let connection = connections.hold(peer).unwrap();
-        (&connection).write_all(b"hello").unwrap();
-        connection.shut_down();
+        let held = Held::new(accepted.as_raw_fd(), peer).unwrap();
+        (&held).write_all(b"hello").unwrap();
+        held.shut_down();
         let mut text = String::new();
         client.read_to_string(&mut text).unwrap();
         assert_eq!(text, "hello");
     }
 
     #[test]
-    fn a_number_that_has_come_to_mean_something_else_is_not_the_connection() {
-        let (_client, first, gone) = accepted();
-        let connections = Connections::default();
-        let number = first.as_raw_fd();
-        connections.insert(gone, number);
-        drop(first);
-        // The kernel gives out the lowest free number, but other tests run beside this one.
-        let (_client, second, _) = accepted();
-        let second = second.into_raw_fd();
-        connections.insert(gone, second);
-        assert!(connections.hold(gone).is_none());
-        assert!(!connections.contains(&gone));
-        assert_eq!(connections.prune(), 0);
+    fn a_number_that_means_something_else_is_not_the_connection() {
+        let (_client, connection, peer) = accepted();
+        let other = SocketAddr::from(([127, 0, 0, 1], 1));
+        assert!(Held::new(connection.as_raw_fd(), other).is_none());
+        assert_eq!(activity(connection.as_raw_fd(), other), Activity::Gone);
+        assert!(Held::new(-1, peer).is_none());
+    }
+
+    #[test]
+    fn a_client_is_owed_an_answer_from_what_it_sends_until_that_is_answered() {
+        let (mut client, mut accepted, peer) = accepted();
+        let look = |accepted: &TcpStream| activity(accepted.as_raw_fd(), peer);
+        assert!(matches!(look(&accepted), Activity::New(_)));
+        client.write_all(b"request").unwrap();
+        assert_eq!(look(&accepted), Activity::Owed);
+        accepted.read_exact(&mut [0; 7]).unwrap();
+        assert_eq!(look(&accepted), Activity::Owed);
+        accepted.write_all(b"answer").unwrap();
+        assert!(matches!(
+            look(&accepted),
+            Activity::Unclear(_) | Activity::Idle(_)
+        ));
+        client.read_exact(&mut [0; 6]).unwrap();
+        drop(client);
+        assert!(matches!(look(&accepted), Activity::Idle(_)));
     }
 
     #[test]

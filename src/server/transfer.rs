@@ -5,23 +5,24 @@
 //! never wait for a client.
 
 use std::io::{self, Read, Write};
-use std::net::SocketAddr;
+use std::mem;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, unbounded};
 use tiny_http::Request;
 
-use super::call::{Call, Line};
+use super::call::Call;
+use super::connections::Client;
 use super::pool::guard;
 use super::request::{Framing, Head};
 use super::response::{Message, Response};
-use super::sockets::Connection;
+use super::sockets::Held;
 use super::{Fault, Handler, Shared};
 
 /// How many transfers go on at the same time.
-const THREADS: usize = 32;
+pub(super) const THREADS: usize = 32;
 
 /// Space for a body is made up to here at once, beyond it as the bytes come: a client that only announces a large body
 /// shall not cost the memory for one.
@@ -38,10 +39,8 @@ const DISCARDING: Duration = Duration::from_secs(5);
 pub(super) enum Transfer {
     /// Read the body, then have the pool go on with the call.
     Receive {
-        /// The request, whose body is [`Framing::Coming`].
-        request: Request,
-        /// Its client.
-        peer: SocketAddr,
+        /// The request, whose body is [`super::request::Framing::Coming`].
+        call: Call,
         /// Bytes that the client announced, at most `limit`; `None` when it sends chunks.
         declared: Option<u64>,
         /// The most bytes the body may have.
@@ -49,24 +48,26 @@ pub(super) enum Transfer {
         /// What to do with the call.
         handler: Handler,
     },
-    /// Write a large answer.
+    /// Write a large answer, or the rest of one.
     Send {
         /// The answer.
         message: Message,
         /// The way to the client.
         writer: Box<dyn Write + Send>,
         /// The client.
-        peer: SocketAddr,
+        client: Client,
     },
     /// Answer a request whose body is still coming and is not wanted, and close the connection.
     Refuse {
         /// The request.
         request: Request,
         /// Its client.
-        peer: SocketAddr,
+        client: Client,
         /// The answer.
         response: Response,
     },
+    /// Get rid of a request without an answer: its connection has ended, or is about to.
+    ThrowAway(Request),
 }
 
 /// The way to the transfer threads.
@@ -78,9 +79,10 @@ pub(super) struct Transfers {
 pub(super) struct Queue(Receiver<Transfer>);
 
 impl Transfers {
-    /// A queue for up to so many connections; like the pool's it is never full.
-    pub(super) fn new(max_connections: usize) -> (Transfers, Queue) {
-        let (queue, receiver) = bounded(max_connections);
+    /// A queue. It is unbounded, so that sending to it never waits; what is in it, apart from what is thrown away,
+    /// belongs to a connection each.
+    pub(super) fn new() -> (Transfers, Queue) {
+        let (queue, receiver) = unbounded();
         (Transfers { queue }, Queue(receiver))
     }
 
@@ -110,110 +112,125 @@ impl Shared {
     fn carry_out(self: &Arc<Self>, transfer: Transfer) {
         match transfer {
             Transfer::Receive {
-                request,
-                peer,
+                call,
                 declared,
                 limit,
                 handler,
             } => {
-                self.receive(request, peer, declared, limit, handler);
+                self.receive(call, declared, limit, handler);
             }
             Transfer::Send {
-                message,
+                mut message,
                 mut writer,
-                peer,
+                client,
             } => {
-                if let Err(error) = message.write_to(&mut writer) {
-                    log::debug!("{peer}: the answer was not taken: {error}");
+                // Each attempt waits as long as the socket's own limit says.
+                let written = loop {
+                    match message.write_to(&mut writer) {
+                        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                        other => break other,
+                    }
+                };
+                if let Err(error) = written {
+                    log::debug!("{}: the answer was not taken: {error}", client.address);
                 }
                 drop(writer);
-                self.done(peer);
+                self.done(client);
             }
             Transfer::Refuse {
                 request,
-                peer,
+                client,
                 response,
-            } => self.refuse_and_close(request, peer, response),
+            } => {
+                self.refuse_and_close(request, client, response);
+            }
+            Transfer::ThrowAway(request) => throw_away(request),
         }
     }
 
     fn receive(
         self: &Arc<Self>,
-        mut request: Request,
-        peer: SocketAddr,
+        mut call: Call,
         declared: Option<u64>,
         limit: u64,
         handler: Handler,
     ) {
+        let Some(request) = call.request_mut() else {
+            return;
+        };
         let mut body = Vec::with_capacity(declared.unwrap_or(0).min(PREALLOCATED) as usize);
         // One byte over the limit tells that there are more; a declared length is never exceeded.
         let read = request
             .as_reader()
             .take(declared.unwrap_or(limit + 1))
             .read_to_end(&mut body);
+        let length = body.len() as u64;
         let fault = match (read, declared) {
-            (Ok(_), Some(declared)) if (body.len() as u64) < declared => {
+            (Ok(_), Some(declared)) if length < declared => {
                 Fault::Malformed("the body ended early")
             }
-            (Ok(_), None) if body.len() as u64 > limit => Fault::TooLarge { limit },
+            (Ok(_), None) if length > limit => Fault::TooLarge { limit },
             // The decoder of chunks takes the end of the stream for the end of the body.
-            (Ok(_), None) if self.connections.hold(peer).is_none_or(|it| it.is_ending()) => {
+            (Ok(_), None)
+                if self
+                    .connections
+                    .hold(call.client)
+                    .is_none_or(|it| it.is_ending()) =>
+            {
                 Fault::Malformed("the body ended early")
+            }
+            (Ok(_), _) => {
+                let call = call.has_body(body);
+                return self.pool.resume(move || handler(call));
             }
             (Err(error), None) if error.kind() == io::ErrorKind::InvalidInput => {
                 Fault::Malformed("a bad chunk")
             }
-            (Ok(_), _) => {
-                let call = Call::new(request, body, peer, self);
-                return self.pool.resume(move || handler(call));
-            }
             (Err(error), _) => {
-                log::debug!("{peer}: the body did not arrive: {error}");
+                log::debug!("{}: the body did not arrive: {error}", call.client.address);
                 Fault::Malformed("the body did not arrive")
             }
         };
-        let response = self.service.refuse(Head::of(&request), fault);
-        self.refuse_and_close(request, peer, response);
+        let response = self.service.refuse(call.head(), fault);
+        call.answer(response);
     }
 
     /// Answers a request whose body was not read to its end, and closes the connection: where the next request starts
     /// is not known, or is not worth the reading.
-    pub(super) fn refuse_and_close(&self, request: Request, peer: SocketAddr, response: Response) {
-        let head = Head::of(&request);
-        log::debug!("{peer} {} {} and closed", Line(head), response.status());
+    fn refuse_and_close(&self, request: Request, client: Client, response: Response) {
         // First of all, so that nothing that was read from this connection ahead is taken for a request.
-        let void = self.lanes.close(peer);
-        if let Some(connection) = self.connections.hold(peer) {
+        self.connections.begin_closing(client);
+        if let Some(held) = self.connections.hold(client) {
             // All answers before this one have been written, so the socket can be written to past tiny_http.
-            let message = Message::new(head, response, true);
-            connection.limit_waiting(DISCARDING);
-            if message.write_to(&mut &connection).is_ok() {
-                connection.shut_down_write();
-                discard(&connection);
+            let mut message = Message::new(Head::of(&request), response, true);
+            held.limit_waiting(DISCARDING);
+            if message.write_to(&mut &held).is_ok() {
+                held.shut_down_write();
+                discard(&held);
             }
-            connection.shut_down();
+            held.shut_down();
         }
-        self.throw_away(request);
-        void.into_iter()
-            .for_each(|request| self.throw_away(request));
+        let void = self.connections.closed(client);
+        throw_away(request);
+        void.into_iter().for_each(throw_away);
     }
+}
 
-    /// Gets rid of a request of a connection that has been shut down.
-    pub(super) fn throw_away(&self, request: Request) {
-        match Head::of(&request).framing() {
-            // tiny_http would allocate the whole length at once to read the rest, and the process would die of it.
-            // So the request stays, with its thread.
-            Ok(Framing::Coming {
-                declared: Some(declared),
-            }) if declared > DISCARDED => std::mem::forget(request),
-            // Takes its body along, at the end of which the connection is; says nothing, unlike dropping the request.
-            _ => drop(request.into_writer()),
-        }
+/// Gets rid of a request of a connection that has ended; waits for it to end, if it has not.
+fn throw_away(request: Request) {
+    match Head::of(&request).framing() {
+        // tiny_http would allocate the whole length at once to read the rest, and the process would die of it. So the
+        // request stays, with its thread.
+        Ok(Framing::Coming {
+            declared: Some(declared),
+        }) if declared > DISCARDED => mem::forget(request),
+        // Takes its body along, and says nothing, unlike dropping the request.
+        _ => drop(request.into_writer()),
     }
 }
 
 /// Reads what the client still sends, up to a limit, and throws it away.
-fn discard(mut connection: &Connection) {
+fn discard(mut connection: &Held) {
     let (started, mut buffer, mut discarded) = (Instant::now(), [0; 16 * 1024], 0);
     while discarded < DISCARDED && started.elapsed() < DISCARDING {
         match connection.read(&mut buffer) {

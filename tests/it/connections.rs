@@ -5,7 +5,7 @@ use std::process::Command;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::client::Client;
-use crate::process::Server;
+use crate::process::{Server, is_root};
 
 /// What the contract's tests run with.
 const DESCRIPTORS: u64 = 20_000;
@@ -21,7 +21,7 @@ fn start_with_descriptors(limit: u64, options: &[&str]) -> Server {
 }
 
 /// Lets this process have as many descriptors as it may, and says how many.
-fn raise_own_limit() -> u64 {
+pub fn raise_own_limit() -> u64 {
     let maximum = getrlimit(Resource::Nofile).maximum;
     setrlimit(
         Resource::Nofile,
@@ -117,7 +117,7 @@ fn connections_that_come_all_at_once_are_all_served_while_all_stay() {
 
 #[test]
 fn running_out_of_room_again_and_again_leaves_nothing_behind() {
-    let server = start_with_descriptors(600, &[]);
+    let server = start_with_descriptors(900, &[]);
     for _ in 0..5 {
         let mut clients: Vec<Client> = (0..400).map(|_| server.connect()).collect();
         for client in &mut clients {
@@ -134,4 +134,62 @@ fn running_out_of_room_again_and_again_leaves_nothing_behind() {
             .count();
         (open < 30).then_some(())
     });
+}
+
+/// Clients that break off leave requests behind that are still to be worked off, while others come in.
+#[test]
+fn clients_that_vanish_while_others_come_do_not_stop_the_server() {
+    let server = Server::start(&["--max-connections", "10", "--workers", "2"]);
+    server.put("/kv/a", "v".repeat(30_000)).expect(200, "");
+    std::thread::scope(|scope| {
+        for _ in 0..20 {
+            scope.spawn(|| {
+                for _ in 0..20 {
+                    let mut client = server.connect();
+                    let _ = client.try_write("GET /kv/a HTTP/1.1\r\n\r\n".repeat(40));
+                }
+            });
+        }
+    });
+    assert_eq!(server.get("/kv/a").status, 200);
+}
+
+#[test]
+fn running_out_of_threads_ends_when_there_are_threads_again() {
+    use std::os::unix::process::CommandExt;
+    /// A user without any other process, since the limit counts those too.
+    const NOBODY_ELSE: u32 = 54_321;
+    if !is_root("running as another user") {
+        return;
+    }
+    let mut command = Command::new(env!("CARGO_BIN_EXE_threadkv"));
+    command
+        .args(["--port", "0", "--max-connections", "1000"])
+        .uid(NOBODY_ELSE);
+    let server = Server::spawn(command);
+    let limit = |soft: &str| {
+        let pid = server.pid().to_string();
+        let mut prlimit = Command::new("prlimit");
+        prlimit
+            .args(["--pid", &pid, &format!("--nproc={soft}:")])
+            .uid(NOBODY_ELSE);
+        let status = prlimit.status();
+        assert!(status.unwrap().success());
+    };
+    let mut before = server.connect();
+    before.send("PUT", "/kv/a", "1").expect(200, "");
+    limit("30");
+    // The first of these that needs a new thread ends tiny_http's accept loop, and is lost with it.
+    let clients: Vec<Client> = (0..20).map(|_| server.connect()).collect();
+    before.send("GET", "/kv/a", "").expect(200, "1");
+    limit("5000");
+    let answer = crate::process::wait_for("connections to be accepted again", || {
+        let mut client = server.connect();
+        client.try_write("GET /kv/a HTTP/1.1\r\n\r\n").ok()?;
+        client.try_read("GET").ok()
+    });
+    answer.expect(200, "1");
+    // Whoever was served before, by the loop that has ended, still is.
+    drop(clients);
+    before.send("GET", "/kv/a", "").expect(200, "1");
 }

@@ -177,6 +177,7 @@ fn an_ambiguous_request_is_refused_and_nothing_behind_it_is_carried_out() {
         "Content-Length: -1\r\n",
         "Content-Length: \r\n",
         "Content-Length: 5, 5\r\n",
+        "X: a\nContent-Length: 5\r\n",
         "Transfer-Encoding: gzip\r\n",
         "Transfer-Encoding: chunked, identity\r\n",
         "Transfer-Encoding: xchunked\r\n",
@@ -221,18 +222,72 @@ fn bad_chunks_are_refused() {
 
 #[test]
 fn a_body_that_breaks_off_changes_nothing() {
-    let server = Server::start(&[]);
+    let mut server = Server::start(&["--log-level", "debug"]);
     server.put("/kv/a", "before").expect(200, "");
     for head in [
-        "Content-Length: 100\r\n\r\n",
         "Content-Length: 5000\r\n\r\n",
         "Transfer-Encoding: chunked\r\n\r\n32\r\n",
     ] {
         let mut client = server.connect();
-        client.write(format!("PUT /kv/a HTTP/1.1\r\n{head}half of it"));
+        client.write(format!("PUT /kv/broken HTTP/1.1\r\n{head}half of it"));
         drop(client);
+        server.wait_for_log("PUT \"/kv/broken\" 400");
+        server.get("/kv/broken").expect(404, "key not found\n");
     }
+    // Short ones do not come out of tiny_http, so there is no sign of them.
+    let mut client = server.connect();
+    client.write("PUT /kv/broken HTTP/1.1\r\nContent-Length: 100\r\n\r\nhalf of it");
+    drop(client);
+    server.get("/kv/broken").expect(404, "key not found\n");
     server.get("/kv/a").expect(200, "before");
+}
+
+/// tiny_http would make space for all of it, to throw the rest away, and the process would die of that.
+#[test]
+fn an_absurd_content_length_is_refused_and_the_process_lives() {
+    let server = Server::start(&[]);
+    for length in [
+        "1000000000",
+        "99999999999999",
+        "9223372036854775807",
+        "18446744073709551615",
+        "9".repeat(30).as_str(),
+    ] {
+        for request in ["PUT /kv/a", "POST /kv/a", "GET /nowhere"] {
+            let mut client = server.connect();
+            client.write(format!(
+                "{request} HTTP/1.1\r\nContent-Length: {length}\r\n\r\nx"
+            ));
+            let status = client.read("PUT").status;
+            assert!(
+                [404, 405, 413].contains(&status),
+                "{request} {length}: {status}"
+            );
+        }
+        server.put("/kv/a", length).expect(200, "");
+    }
+}
+
+#[test]
+fn clients_that_pipeline_and_do_not_read_harm_only_themselves() {
+    let server = Server::start(&["--workers", "2"]);
+    let value = "v".repeat(60_000);
+    server.put("/kv/a", &value).expect(200, "");
+    let mut hogs: Vec<_> = (0..4).map(|_| server.connect()).collect();
+    for hog in &mut hogs {
+        hog.write("GET /kv/a HTTP/1.1\r\n\r\n".repeat(400));
+    }
+    let mut client = server.connect();
+    for _ in 0..200 {
+        client.send("PUT", "/kv/b", "1").expect(200, "");
+        client.send("GET", "/kv/b", "").expect(200, "1");
+    }
+    // Their answers are all there when they come for them.
+    for hog in &mut hogs {
+        for _ in 0..400 {
+            assert!(hog.read("GET").text() == value);
+        }
+    }
 }
 
 #[test]

@@ -1,9 +1,11 @@
 //! What threadkv promises, checked from outside: the real binary, real sockets, one file a promise.
 
 mod client;
+mod directory;
 mod process;
 
 mod connections;
+mod durability;
 mod http;
 mod lsfr;
 mod options;

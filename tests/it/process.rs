@@ -1,7 +1,8 @@
 //! A threadkv process under test.
 
-use crossbeam_channel::{Receiver, unbounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, unbounded};
 use std::io::{BufRead, BufReader};
+use std::mem;
 use std::net::SocketAddr;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
@@ -29,7 +30,12 @@ impl Server {
     }
 
     /// Starts a command that becomes a server and waits until it listens.
-    pub fn spawn(mut command: Command) -> Server {
+    pub fn spawn(command: Command) -> Server {
+        Server::try_spawn(command).unwrap_or_else(|(status, lines)| panic!("{status}: {lines:#?}"))
+    }
+
+    /// Starts a command that may become a server; if it ends instead, its status and what it said on stderr.
+    pub fn try_spawn(mut command: Command) -> Result<Server, (ExitStatus, Vec<String>)> {
         let mut child = command
             .stdin(Stdio::null())
             .stderr(Stdio::piped())
@@ -42,13 +48,17 @@ impl Server {
                 .map_while(Result::ok)
                 .try_for_each(|line| sender.send(line))
         });
+        let address = SocketAddr::from(([0; 4], 0));
         let mut server = Server {
             child,
-            address: SocketAddr::from(([0; 4], 0)),
+            address,
             log,
             seen: Vec::new(),
         };
-        let line = server.wait_for_log("listening on ");
+        let Some(line) = server.next_log("listening on ") else {
+            let (status, _) = server.wait();
+            return Err((status, mem::take(&mut server.seen)));
+        };
         let address = line
             .split("listening on ")
             .nth(1)
@@ -57,7 +67,7 @@ impl Server {
             .next()
             .unwrap();
         server.address = address.parse().unwrap();
-        server
+        Ok(server)
     }
 
     pub fn pid(&self) -> u32 {
@@ -88,19 +98,38 @@ impl Server {
 
     /// Waits for a log line that contains `text`, and returns it.
     pub fn wait_for_log(&mut self, text: &str) -> String {
+        match self.next_log(text) {
+            Some(line) => line,
+            None => panic!("no log line with {text:?}; there were {:#?}", self.seen),
+        }
+    }
+
+    /// The next log line that contains `text`; `None` when the log ends before.
+    fn next_log(&mut self, text: &str) -> Option<String> {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            match self.log.recv_timeout(left) {
+            match self.log.recv_deadline(deadline) {
                 Ok(line) => {
                     self.seen.push(line.clone());
                     if line.contains(text) {
-                        return line;
+                        return Some(line);
                     }
                 }
-                Err(_) => panic!("no log line with {text:?}; there were {:#?}", self.seen),
+                Err(RecvTimeoutError::Disconnected) => return None,
+                Err(RecvTimeoutError::Timeout) => panic!("no {text:?} in {:#?}", self.seen),
             }
         }
+    }
+
+    /// A log line that has been waited for or passed over already.
+    pub fn seen(&self, text: &str) -> &str {
+        self.seen.iter().find(|line| line.contains(text)).unwrap()
+    }
+
+    /// Ends the process as a crash does.
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
     }
 
     pub fn signal(&self, signal: &str) {
@@ -138,4 +167,17 @@ pub fn wait_for<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
         assert!(Instant::now() < deadline, "waited in vain for {what}");
         thread::sleep(Duration::from_millis(2));
     }
+}
+
+/// Whether this test may do what only root may; says so if not.
+#[expect(
+    clippy::print_stderr,
+    reason = "whoever asks for a test's output should see it"
+)]
+pub fn is_root(what: &str) -> bool {
+    let root = rustix::process::geteuid().is_root();
+    if !root {
+        eprintln!("SKIPPED: {what} takes root");
+    }
+    root
 }

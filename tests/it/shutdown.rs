@@ -102,6 +102,9 @@ fn a_second_signal_ends_it_at_once() {
     let mut server = Server::start(&[]);
     let mut upload = server.connect();
     upload.write("PUT /kv/a HTTP/1.1\r\nContent-Length: 5000\r\n\r\n");
+    wait_for("the upload to be under way", || {
+        (threads_that_read(server.pid()) > 0).then_some(())
+    });
     server.signal("-TERM");
     server.wait_for_log("draining");
     let started = Instant::now();
@@ -112,4 +115,23 @@ fn a_second_signal_ends_it_at_once() {
         started.elapsed() < Duration::from_secs(10),
         "waited for the request in flight"
     );
+}
+
+/// The kernel takes connections ahead of the server, and requests on them.
+#[test]
+fn clients_that_have_connected_before_the_signal_are_served() {
+    let mut server = Server::start(&[]);
+    server.signal("-STOP");
+    let mut clients: Vec<_> = (0..50).map(|_| server.connect()).collect();
+    for (n, client) in clients.iter_mut().enumerate() {
+        client.write(format!(
+            "PUT /kv/key{n} HTTP/1.1\r\nContent-Length: 1\r\n\r\nv"
+        ));
+    }
+    server.signal("-TERM");
+    server.signal("-CONT");
+    for client in &mut clients {
+        client.read("PUT").expect(200, "");
+    }
+    assert_eq!(server.wait().0.code(), Some(0));
 }

@@ -1,0 +1,153 @@
+//! What commands are carried out on: the entries themselves, or changes to them that wait to be committed.
+
+use std::collections::HashMap;
+
+use super::{Entry, Key};
+
+/// Keys and their entries.
+pub(super) type Entries = HashMap<Key, Entry>;
+
+/// Something that commands can be carried out on.
+pub(super) trait State {
+    /// The entry of a key; also one that has expired.
+    fn get(&self, key: &Key) -> Option<&Entry>;
+    fn set(&mut self, key: Key, entry: Entry);
+    fn remove(&mut self, key: Key);
+    fn clear(&mut self);
+}
+
+/// Changes on top of entries that stay as they are until these changes are committed. Each command sees what those
+/// before it have staged, and of several changes to a key only the last is kept.
+pub(super) struct Staged<'a> {
+    base: &'a Entries,
+    changes: Changes,
+}
+
+/// What a batch of commands amounts to.
+#[derive(Default)]
+pub(super) struct Changes {
+    /// Everything that was there before is gone.
+    pub(super) cleared: bool,
+    /// Then, the new entries of these keys; `None` where there is none any more.
+    pub(super) entries: HashMap<Key, Option<Entry>>,
+}
+
+impl<'a> Staged<'a> {
+    pub(super) fn on(base: &'a Entries) -> Staged<'a> {
+        Staged {
+            base,
+            changes: Changes::default(),
+        }
+    }
+
+    pub(super) fn into_changes(self) -> Changes {
+        self.changes
+    }
+}
+
+impl State for Staged<'_> {
+    fn get(&self, key: &Key) -> Option<&Entry> {
+        match self.changes.entries.get(key) {
+            Some(staged) => staged.as_ref(),
+            None if self.changes.cleared => None,
+            None => self.base.get(key),
+        }
+    }
+
+    fn set(&mut self, key: Key, entry: Entry) {
+        self.changes.entries.insert(key, Some(entry));
+    }
+
+    fn remove(&mut self, key: Key) {
+        if !self.changes.cleared && self.base.contains_key(&key) {
+            self.changes.entries.insert(key, None);
+        } else {
+            self.changes.entries.remove(&key);
+        }
+    }
+
+    fn clear(&mut self) {
+        self.changes = Changes {
+            cleared: true,
+            entries: HashMap::new(),
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{Command, Outcome, Value};
+
+    fn key(text: &str) -> Key {
+        Key::try_from(text.as_bytes()).unwrap()
+    }
+
+    fn entry(text: &str) -> Entry {
+        Entry {
+            value: Value::text(text),
+            expiry: None,
+        }
+    }
+
+    #[test]
+    fn commands_of_a_batch_see_each_other_and_the_base_stays() {
+        let base = Entries::from([(key("a"), entry("1")), (key("b"), entry("2"))]);
+        let mut staged = Staged::on(&base);
+        let delete = |name| Command::Delete { key: key(name) };
+        let put = |name, text| Command::Put {
+            key: key(name),
+            value: Value::text(text),
+            expiry: None,
+        };
+        assert_eq!(delete("a").execute(&mut staged), Outcome::Done);
+        assert_eq!(delete("a").execute(&mut staged), Outcome::NotFound);
+        assert_eq!(put("c", "3").execute(&mut staged), Outcome::Done);
+        assert_eq!(delete("c").execute(&mut staged), Outcome::Done);
+        assert_eq!(put("b", "4").execute(&mut staged), Outcome::Done);
+        assert_eq!(put("b", "5").execute(&mut staged), Outcome::Done);
+        let changes = staged.into_changes();
+        assert!(!changes.cleared);
+        let expected = HashMap::from([(key("a"), None), (key("b"), Some(entry("5")))]);
+        assert_eq!(changes.entries, expected);
+        assert_eq!(base[&key("a")], entry("1"));
+    }
+
+    #[test]
+    fn after_a_clear_only_what_came_later_counts() {
+        let base = Entries::from([(key("a"), entry("1"))]);
+        let mut staged = Staged::on(&base);
+        staged.set(key("b"), entry("2"));
+        Command::Clear.execute(&mut staged);
+        assert!(staged.get(&key("a")).is_none() && staged.get(&key("b")).is_none());
+        assert_eq!(
+            Command::Delete { key: key("a") }.execute(&mut staged),
+            Outcome::NotFound
+        );
+        staged.set(key("c"), entry("3"));
+        let changes = staged.into_changes();
+        assert!(changes.cleared);
+        assert_eq!(
+            changes.entries,
+            HashMap::from([(key("c"), Some(entry("3")))])
+        );
+    }
+
+    #[test]
+    fn what_has_expired_counts_as_not_there() {
+        let expired = Entry {
+            value: Value::text("1"),
+            expiry: Some(crate::store::Expiry::at_millis(1)),
+        };
+        let base = Entries::from([(key("a"), expired)]);
+        let mut staged = Staged::on(&base);
+        assert_eq!(
+            Command::Delete { key: key("a") }.execute(&mut staged),
+            Outcome::NotFound
+        );
+        assert_eq!(
+            staged.into_changes().entries,
+            HashMap::from([(key("a"), None)])
+        );
+    }
+}
