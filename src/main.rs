@@ -49,6 +49,7 @@ fn main() -> ExitCode {
 /// Serves until a signal says to stop. An error is one line: the culprit and the remedy.
 fn serve(config: Config) -> Result<(), String> {
     threadkv::logging::init(config.log_level).map_err(|error| format!("cannot log: {error}"))?;
+    server::prefer_throughput();
     let accept_ended = AcceptEnded::new();
     server::report_panics(accept_ended.0.clone());
 

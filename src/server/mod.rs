@@ -24,6 +24,7 @@ mod panics;
 mod pool;
 mod request;
 mod response;
+mod scheduling;
 mod sockets;
 mod transfer;
 
@@ -44,6 +45,7 @@ pub use panics::report_panics;
 pub use pool::{Pool, Tasks, guard};
 pub use request::Head;
 pub use response::{Body, Response};
+pub use scheduling::prefer_throughput;
 pub use tiny_http::Method;
 
 use accept::Gate;
