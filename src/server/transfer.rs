@@ -16,7 +16,7 @@ use tiny_http::Request;
 use super::call::Call;
 use super::connections::Client;
 use super::pool::guard;
-use super::request::{Framing, Head};
+use super::request::Head;
 use super::response::{Message, Response};
 use super::sockets::Held;
 use super::{Fault, Handler, Shared};
@@ -218,14 +218,14 @@ impl Shared {
 
 /// Gets rid of a request of a connection that has ended; waits for it to end, if it has not.
 fn throw_away(request: Request) {
-    match Head::of(&request).framing() {
-        // tiny_http would allocate the whole length at once to read the rest, and the process would die of it. So the
-        // request stays, with its thread.
-        Ok(Framing::Coming {
-            declared: Some(declared),
-        }) if declared > DISCARDED => mem::forget(request),
+    // As tiny_http understood it, whatever we make of the head.
+    if request.body_length().unwrap_or(0) as u64 > DISCARDED {
+        // It would allocate the whole length at once to read the rest, and the process would die of it. So the request
+        // stays, with its thread.
+        mem::forget(request);
+    } else {
         // Takes its body along, and says nothing, unlike dropping the request.
-        _ => drop(request.into_writer()),
+        drop(request.into_writer());
     }
 }
 

@@ -268,6 +268,25 @@ fn an_absurd_content_length_is_refused_and_the_process_lives() {
     }
 }
 
+/// tiny_http goes by the first length, and reads a sign, where we find the request ambiguous.
+#[test]
+fn an_absurd_content_length_in_an_ambiguous_request_is_no_worse() {
+    let server = Server::start(&[]);
+    let absurd = "99999999999999";
+    for headers in [
+        format!("Content-Length: {absurd}\r\nContent-Length: 5\r\n"),
+        format!("Content-Length: +{absurd}\r\n"),
+        format!("Content-Length: {absurd}\r\nX: a\x01b\r\n"),
+    ] {
+        let mut client = server.connect();
+        client.write(format!("PUT /kv/a HTTP/1.1\r\n{headers}\r\nx"));
+        assert_eq!(client.read("PUT").status, 400, "{headers}");
+        client.expect_end();
+        drop(client);
+        server.put("/kv/a", "alive").expect(200, "");
+    }
+}
+
 #[test]
 fn clients_that_pipeline_and_do_not_read_harm_only_themselves() {
     let server = Server::start(&["--workers", "2"]);
