@@ -256,6 +256,31 @@ fn a_store_larger_than_its_tables_in_memory_comes_back() {
     }
 }
 
+/// A busy server has no idle second, and hands over all the same.
+#[test]
+fn without_durability_writes_are_handed_over_while_others_keep_coming() {
+    let directory = Directory::new();
+    let server = start_in(&directory, &["--durability", "none"]);
+    let mut client = server.connect();
+    client
+        .send("PUT", "/kv/first", "the-first-value")
+        .expect(200, "");
+    let handed_over = || {
+        let files = files(directory.path());
+        files
+            .values()
+            .any(|bytes| bytes.windows(15).any(|found| found == b"the-first-value"))
+    };
+    // Too few to fill a buffer of the process's own, and so close together that no second is without one.
+    let mut writes = 0;
+    while !handed_over() {
+        assert!(writes < 50, "nothing has been handed over");
+        client.send("PUT", "/kv/other", "v").expect(200, "");
+        writes += 1;
+        thread::sleep(std::time::Duration::from_millis(100));
+    }
+}
+
 #[test]
 fn a_second_process_is_turned_away_and_the_first_goes_on() {
     let directory = Directory::new();

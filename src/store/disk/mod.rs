@@ -14,12 +14,11 @@ mod manifest;
 mod record;
 
 use std::fmt;
-use std::mem;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 
@@ -110,7 +109,7 @@ impl Journal {
             durability,
             map,
             failed: Arc::clone(&failed),
-            dirty: false,
+            kept_since: None,
         };
         let thread = thread::Builder::new()
             .name("journal".into())
@@ -171,8 +170,8 @@ struct Writer {
     map: Arc<Map>,
     /// Set for good when a write to disk has failed.
     failed: Arc<AtomicBool>,
-    /// Whether something was written that has not been handed to the operating system ([`Durability::None`]).
-    dirty: bool,
+    /// Since when something that was written has not been handed to the operating system ([`Durability::None`]).
+    kept_since: Option<Instant>,
 }
 
 impl Writer {
@@ -181,12 +180,14 @@ impl Writer {
         loop {
             match jobs.recv_timeout(HAND_OVER) {
                 Ok(first) => deliver(self.commit(gather(first, jobs))),
-                Err(RecvTimeoutError::Timeout) => {
-                    if mem::take(&mut self.dirty) {
-                        self.hand_over();
-                    }
-                }
+                Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
+            }
+            if self
+                .kept_since
+                .is_some_and(|since| since.elapsed() >= HAND_OVER)
+            {
+                self.hand_over();
             }
         }
         if let Err(error) = self.database.sync() {
@@ -215,7 +216,9 @@ impl Writer {
         match self.database.write(&changes) {
             Ok(()) => {
                 self.map.apply(changes);
-                self.dirty = self.durability == Durability::None;
+                if self.durability == Durability::None {
+                    self.kept_since.get_or_insert_with(Instant::now);
+                }
             }
             Err(error) => {
                 self.fail(&error);
@@ -228,6 +231,7 @@ impl Writer {
     }
 
     fn hand_over(&mut self) {
+        self.kept_since = None;
         if let Err(error) = self.database.hand_over() {
             self.fail(&error);
         }
