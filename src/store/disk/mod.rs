@@ -125,17 +125,14 @@ impl Journal {
     }
 
     pub(super) fn submit(&self, command: Command, done: Completion) {
-        let queue = self
-            .queue
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
         let job = Job { command, done };
+        let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
         // It is closed at the end only, or gone if it has panicked.
-        let refused = match queue {
+        let refused = match &*queue {
             Some(queue) => queue.send(job).err().map(|refused| refused.into_inner()),
             None => Some(job),
         };
+        drop(queue);
         if let Some(job) = refused {
             (job.done)(Err(Unavailable));
         }
