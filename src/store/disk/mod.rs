@@ -35,8 +35,9 @@ const BATCH_COMMANDS: usize = 4096;
 /// large values do not make small ones wait for long.
 const BATCH_BYTES: usize = 8 << 20;
 
-/// How many times the journal thread lets others run before it closes a batch. Costs next to nothing when nobody wants to.
-const YIELDS: u32 = 8;
+/// How many times the journal thread lets others run before it closes a batch that is not full. Costs next to nothing
+/// when nobody wants to.
+const YIELDS: u32 = 2;
 
 /// How often what was only kept in the process's own buffers is handed to the operating system ([`Durability::None`]).
 const HAND_OVER: Duration = Duration::from_secs(1);
@@ -174,9 +175,14 @@ struct Writer {
 impl Writer {
     /// Commits batch after batch until the queue is closed and empty.
     fn run(mut self, jobs: &Receiver<Job>, deliver: impl Fn(Vec<Answer>)) {
+        let mut previous = 0;
         loop {
             match jobs.recv_timeout(HAND_OVER) {
-                Ok(first) => deliver(self.commit(gather(first, jobs))),
+                Ok(first) => {
+                    let batch = gather(first, jobs, previous);
+                    previous = batch.len();
+                    deliver(self.commit(batch));
+                }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
             }
@@ -247,11 +253,16 @@ impl Writer {
 
 /// A job and those queued behind it, up to the bounds of a batch. Lets those who are about to submit one do so first:
 /// they are answered sooner by sharing this sync than by waiting for the next one.
-fn gather(first: Job, jobs: &Receiver<Job>) -> Vec<Job> {
+///
+/// Takes no more than half of the clients that seem to be writing, which are those in the queue and those of the
+/// `previous` batch. With all of them in one batch, the disk would wait while they make up their next requests, and they
+/// would wait while the disk syncs.
+fn gather(first: Job, jobs: &Receiver<Job>, previous: usize) -> Vec<Job> {
+    let most = (1 + jobs.len() + previous).div_ceil(2).min(BATCH_COMMANDS);
     let mut bytes = first.command.size();
     let mut batch = vec![first];
     let mut yields = 0;
-    while batch.len() < BATCH_COMMANDS && bytes < BATCH_BYTES {
+    while batch.len() < most && bytes < BATCH_BYTES {
         match jobs.try_recv() {
             Ok(job) => {
                 bytes += job.command.size();
