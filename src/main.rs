@@ -18,9 +18,9 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level::signal_name;
 
-use threadkv::api::Api;
+use threadkv::api::{About, Api, Limits};
 use threadkv::options::{self, Config, Invocation};
-use threadkv::server::{self, AcceptEnded, Parts, Pool, Server, guard};
+use threadkv::server::{self, AcceptEnded, Monitor, Parts, Pool, Server, guard};
 use threadkv::store::{Answer, Store};
 
 /// How long requests under way may take to finish once the server has been told to stop (contract, "Command line").
@@ -75,12 +75,27 @@ fn serve(config: Config) -> Result<(), String> {
     let stop = watch_signals(Arc::clone(&serving))?;
     let (pool, tasks) = Pool::new();
     let store = Arc::new(open_store(&config, pool.clone())?);
-    let api = Api::new(Arc::clone(&store), config.max_value_bytes);
+    let monitor = Arc::new(Monitor::default());
+    let limits = Limits {
+        value_bytes: config.max_value_bytes,
+        batch: config.max_batch,
+    };
+    let about = About {
+        durability: match config.working_dir {
+            Some(_) => config.durability.to_string(),
+            None => "memory".into(),
+        },
+        workers: config.workers,
+        started: Instant::now(),
+        monitor: Arc::clone(&monitor),
+    };
+    let api = Api::new(Arc::clone(&store), limits, about);
     let parts = Parts {
         socket,
         workers: config.workers,
         max_connections,
         service: Arc::new(api),
+        monitor,
         pool: (pool, tasks),
         accept_ended,
     };
@@ -136,7 +151,7 @@ fn watch_signals(serving: Arc<AtomicBool>) -> Result<Receiver<i32>, String> {
 /// Opens the store that the options ask for. Answers to its writes go back through the pool.
 fn open_store(config: &Config, pool: Pool) -> Result<Store, String> {
     let Some(directory) = &config.working_dir else {
-        return Ok(Store::in_memory());
+        return Store::in_memory().map_err(|error| format!("cannot start a thread: {error}"));
     };
     let deliver = move |answers: Vec<Answer>| {
         let mut answers = answers.into_iter();

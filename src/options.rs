@@ -18,6 +18,9 @@ const MAX_WORKERS: usize = 256;
 /// The largest value that can be asked for: 1 GiB. Values live in memory, and each upload needs its size once more.
 const MAX_MAX_VALUE_BYTES: u64 = 1 << 30;
 
+/// The largest bulk request that can be asked for: readers wait while it is applied, about a microsecond an item.
+const MAX_MAX_BATCH: usize = 100_000;
+
 /// A small, fast key-value server over HTTP, made of plain threads and channels.
 #[derive(FromArgs)]
 struct Args {
@@ -48,6 +51,10 @@ struct Args {
     /// largest value, in bytes (default 10485760)
     #[argh(option, default = "String::from(\"10485760\")", arg_name = "bytes")]
     max_value_bytes: String,
+
+    /// items of a bulk request, at most (default 500)
+    #[argh(option, default = "String::from(\"500\")", arg_name = "number")]
+    max_batch: String,
 
     /// off, error, warn, info, debug or trace (default info)
     #[argh(option, default = "String::from(\"info\")", arg_name = "level")]
@@ -82,6 +89,8 @@ pub struct Config {
     pub max_connections: Option<usize>,
     /// The largest value, in bytes.
     pub max_value_bytes: u64,
+    /// The most items of a bulk request.
+    pub max_batch: usize,
     /// The least severe log lines that are written.
     pub log_level: LevelFilter,
 }
@@ -130,6 +139,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation
             &args.max_value_bytes,
             1..=MAX_MAX_VALUE_BYTES,
         )?,
+        max_batch: number("--max-batch", &args.max_batch, 1..=MAX_MAX_BATCH)?,
         log_level: args.log_level.parse().map_err(|_| {
             format!(
                 "--log-level {:?}: expected off, error, warn, info, debug or trace",
@@ -215,6 +225,7 @@ mod tests {
         assert!(config.workers >= 2);
         assert_eq!(config.max_connections, None);
         assert_eq!(config.max_value_bytes, 10_485_760);
+        assert_eq!(config.max_batch, 500);
         assert_eq!(config.log_level, LevelFilter::Info);
     }
 
@@ -246,6 +257,7 @@ mod tests {
             "--durability=os",
             "--max-connections=10",
             "--max-value-bytes=5",
+            "--max-batch=7",
             "--log-level=debug",
             "--host=localhost",
         ];
@@ -253,6 +265,7 @@ mod tests {
         assert_eq!(config.max_connections, Some(10));
         assert_eq!(config.durability, Durability::Os);
         assert_eq!(config.max_value_bytes, 5);
+        assert_eq!(config.max_batch, 7);
         assert_eq!(config.log_level, LevelFilter::Debug);
         assert_eq!(config.address.ip(), IpAddr::V4(Ipv4Addr::LOCALHOST));
     }
@@ -269,6 +282,7 @@ mod tests {
             (&["--workers", "20000"], "--workers \"20000\""),
             (&["--max-connections", "0"], "--max-connections \"0\""),
             (&["--max-value-bytes", "1.5"], "--max-value-bytes \"1.5\""),
+            (&["--max-batch", "0"], "--max-batch \"0\""),
             (&["--log-level", "loud"], "--log-level \"loud\""),
             (&["--durability", "disk"], "--durability \"disk\""),
             (&["--bogus"], "--bogus"),

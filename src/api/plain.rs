@@ -2,17 +2,25 @@
 
 use std::sync::Arc;
 
-use percent_encoding::percent_decode_str;
-
-use super::Api;
-use super::route::{Endpoint, Route};
+use super::route::Miss;
+use super::{Api, RETRY_AFTER};
 use crate::server::{Admission, Body, Call, Fault, Response};
-use crate::store::{Command, Key, Outcome, Store, Value};
+use crate::store::{Command, Key, Operation, Store, Value};
 
 const TEXT: &str = "text/plain; charset=utf-8";
 
-/// When a client may try again where the store cannot be written to, in seconds: the time for a restart.
-const RETRY_AFTER: &str = "5";
+/// What can be asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Endpoint {
+    /// `GET /kv/{key}`
+    Get,
+    /// `PUT /kv/{key}`
+    Put,
+    /// `DELETE /kv/{key}`
+    Delete,
+    /// `DELETE /clear`
+    Clear,
+}
 
 /// What is to be done for a request to this API.
 pub(super) fn admit(
@@ -21,13 +29,13 @@ pub(super) fn admit(
     key_in_path: &str,
 ) -> Result<Admission, Response> {
     let store = Arc::clone(&api.store);
-    let limit = api.max_value_bytes;
+    let limit = api.limits.value_bytes;
     Ok(match endpoint {
         Endpoint::Get => {
             let key = parse_key(key_in_path)?;
             Admission::new(limit, move |call| {
                 call.answer(match store.get(&key) {
-                    Some(value) => Response::new(200, TEXT, Body::Shared(Arc::new(value))),
+                    Some(entry) => Response::new(200, TEXT, Body::Shared(Arc::new(entry.value))),
                     None => line(404, "key not found"),
                 });
             })
@@ -36,15 +44,14 @@ pub(super) fn admit(
             let key = parse_key(key_in_path)?;
             Admission::new(limit, move |mut call| {
                 match parse_value(&call.take_body()) {
-                    Ok(value) => write(
-                        &store,
-                        Command::Put {
-                            key,
-                            value,
-                            expiry: None,
-                        },
-                        call,
-                    ),
+                    Ok(value) => {
+                        let expiry = None;
+                        write(
+                            &store,
+                            Command::One(Operation::Put { key, value, expiry }),
+                            call,
+                        );
+                    }
                     Err(refusal) => call.answer(refusal),
                 }
             })
@@ -52,7 +59,7 @@ pub(super) fn admit(
         Endpoint::Delete => {
             let key = parse_key(key_in_path)?;
             Admission::new(limit, move |call| {
-                write(&store, Command::Delete { key }, call)
+                write(&store, Command::One(Operation::Delete { key }), call)
             })
         }
         Endpoint::Clear => Admission::new(limit, move |call| write(&store, Command::Clear, call)),
@@ -60,8 +67,7 @@ pub(super) fn admit(
 }
 
 fn parse_key(key_in_path: &str) -> Result<Key, Response> {
-    let bytes: std::borrow::Cow<'_, [u8]> = percent_decode_str(key_in_path).into();
-    Key::try_from(&*bytes).map_err(|error| line(400, &error.to_string()))
+    super::parse_key(key_in_path).map_err(|error| line(400, &error.to_string()))
 }
 
 fn parse_value(body: &[u8]) -> Result<Value, Response> {
@@ -76,7 +82,7 @@ fn parse_value(body: &[u8]) -> Result<Value, Response> {
 fn write(store: &Store, command: Command, call: Call) {
     store.submit(command, move |result| {
         call.answer(match result {
-            Ok(Outcome::Done | Outcome::NotFound) => Response::new(200, TEXT, Body::Static("")),
+            Ok(_) => Response::new(200, TEXT, Body::Static("")),
             Err(unavailable) => {
                 line(503, &unavailable.to_string()).with_header("Retry-After", RETRY_AFTER.into())
             }
@@ -84,14 +90,12 @@ fn write(store: &Store, command: Command, call: Call) {
     });
 }
 
-/// The answer to a path that is none.
-pub(super) fn not_found() -> Response {
-    line(404, "not found")
-}
-
-/// The answer to a method that the path does not have.
-pub(super) fn method_not_allowed(route: &Route) -> Response {
-    line(405, "method not allowed").with_header("Allow", route.allow())
+/// The answer to a path or a method that there is not.
+pub(super) fn miss(miss: Miss) -> Response {
+    match miss {
+        Miss::Path => line(404, "not found"),
+        Miss::Method(allow) => line(405, "method not allowed").with_header("Allow", allow),
+    }
 }
 
 /// The answer to what the server itself does not let through.

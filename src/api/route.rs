@@ -1,122 +1,243 @@
-//! The table of paths and methods, from which 404s, 405s and `Allow` follow.
+//! The table of paths and methods, from which 404s, 405s and `Allow` follow for both APIs.
 
+use super::{json, plain};
 use crate::server::Method;
 
 /// What can be asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Endpoint {
-    /// `GET /kv/{key}`
-    Get,
-    /// `PUT /kv/{key}`
-    Put,
-    /// `DELETE /kv/{key}`
-    Delete,
-    /// `DELETE /clear`
-    Clear,
+    Plain(plain::Endpoint),
+    Json(json::Endpoint),
 }
 
 /// A path, and what its methods ask for. HEAD goes wherever GET goes.
-pub(super) struct Route {
-    /// `{key}` at the end stands for the rest of the path, whatever it is.
-    path: &'static str,
+struct Route {
+    path: Path,
     endpoints: &'static [(Method, Endpoint)],
 }
 
-const ROUTES: &[Route] = &[
-    Route {
-        path: "/kv/{key}",
-        endpoints: &[
-            (Method::Get, Endpoint::Get),
-            (Method::Put, Endpoint::Put),
-            (Method::Delete, Endpoint::Delete),
-        ],
-    },
-    Route {
-        path: "/clear",
-        endpoints: &[(Method::Delete, Endpoint::Clear)],
-    },
-];
-
-/// The route that a path belongs to, and the key in it, still percent-encoded; empty where the route has none.
-pub(super) fn find(path: &str) -> Option<(&'static Route, &str)> {
-    ROUTES
-        .iter()
-        .find_map(|route| Some((route, route.key_in(path)?)))
+/// What a path looks like.
+enum Path {
+    /// This and nothing else.
+    Exact(&'static str),
+    /// This, and then the key, whatever it is.
+    KeyIsRest(&'static str),
+    /// A key without a `/` between these.
+    KeyBetween(&'static str, &'static str),
 }
 
-impl Route {
-    fn key_in<'a>(&self, path: &'a str) -> Option<&'a str> {
-        match self.path.strip_suffix("{key}") {
-            Some(prefix) => path.strip_prefix(prefix),
-            None => (path == self.path).then_some(""),
-        }
-    }
+/// Where two routes fit, as those with and without a key named `bulk` do, a method belongs to the first that has it.
+const ROUTES: &[Route] = {
+    use Endpoint::{Json, Plain};
+    use Method::{Delete, Get, Post, Put};
+    use Path::{Exact, KeyBetween, KeyIsRest};
+    use json::Endpoint as J;
+    use plain::Endpoint as P;
+    &[
+        Route {
+            path: KeyIsRest("/kv/"),
+            endpoints: &[
+                (Get, Plain(P::Get)),
+                (Put, Plain(P::Put)),
+                (Delete, Plain(P::Delete)),
+            ],
+        },
+        Route {
+            path: Exact("/clear"),
+            endpoints: &[(Delete, Plain(P::Clear))],
+        },
+        Route {
+            path: Exact("/api/v1/kv"),
+            endpoints: &[(Get, Json(J::List))],
+        },
+        Route {
+            path: Exact("/api/v1/kv/bulk"),
+            endpoints: &[(Post, Json(J::BulkPut))],
+        },
+        Route {
+            path: KeyBetween("/api/v1/kv/", ""),
+            endpoints: &[
+                (Get, Json(J::Get)),
+                (Put, Json(J::Put)),
+                (Delete, Json(J::Delete)),
+            ],
+        },
+        Route {
+            path: Exact("/api/v1/kv/bulk/get"),
+            endpoints: &[(Post, Json(J::BulkGet))],
+        },
+        Route {
+            path: Exact("/api/v1/kv/bulk/delete"),
+            endpoints: &[(Post, Json(J::BulkDelete))],
+        },
+        Route {
+            path: Exact("/api/v1/kv/bulk/touch"),
+            endpoints: &[(Post, Json(J::BulkTouch))],
+        },
+        Route {
+            path: KeyBetween("/api/v1/kv/", "/touch"),
+            endpoints: &[(Post, Json(J::Touch))],
+        },
+        Route {
+            path: KeyBetween("/api/v1/kv/", "/ttl"),
+            endpoints: &[(Get, Json(J::Ttl))],
+        },
+        Route {
+            path: Exact("/api/v1/health"),
+            endpoints: &[(Get, Json(J::Health))],
+        },
+        Route {
+            path: Exact("/api/v1/status"),
+            endpoints: &[(Get, Json(J::Status))],
+        },
+        Route {
+            path: Exact("/api/v1/openapi.json"),
+            endpoints: &[(Get, Json(J::OpenApi))],
+        },
+    ]
+};
 
-    /// What the method asks for, if the path has it.
-    pub(super) fn endpoint(&self, method: &Method) -> Option<Endpoint> {
-        let method = if *method == Method::Head {
-            &Method::Get
-        } else {
-            method
+/// Why a request has no endpoint.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Miss {
+    /// There is no such path.
+    Path,
+    /// The path does not have the method; it has these, as the `Allow` header lists them.
+    Method(String),
+}
+
+/// The endpoint of a request, and the key in its path, still percent-encoded; empty where the path has none.
+pub(super) fn find<'a>(method: &Method, path: &'a str) -> Result<(Endpoint, &'a str), Miss> {
+    let method = match method {
+        Method::Head => &Method::Get,
+        method => method,
+    };
+    let mut allowed = Vec::new();
+    for route in ROUTES {
+        let Some(key) = route.path.key_in(path) else {
+            continue;
         };
-        self.endpoints
-            .iter()
-            .find(|(allowed, _)| allowed == method)
-            .map(|(_, endpoint)| *endpoint)
-    }
-
-    /// The methods that the path has, as the `Allow` header lists them.
-    pub(super) fn allow(&self) -> String {
-        let mut methods: Vec<&str> = self
-            .endpoints
-            .iter()
-            .map(|(method, _)| method.as_str())
-            .collect();
-        if self.endpoint(&Method::Head).is_some() {
-            methods.push(Method::Head.as_str());
+        for (has, endpoint) in route.endpoints {
+            if has == method {
+                return Ok((*endpoint, key));
+            }
+            if !allowed.contains(&has.as_str()) {
+                allowed.push(has.as_str());
+            }
+            if *has == Method::Get {
+                allowed.push(Method::Head.as_str());
+            }
         }
-        methods.join(", ")
+    }
+    if allowed.is_empty() {
+        Err(Miss::Path)
+    } else {
+        Err(Miss::Method(allowed.join(", ")))
+    }
+}
+
+/// Whether a path belongs to the JSON API, so that also what is wrong with it is answered in JSON.
+pub(super) fn is_json(path: &str) -> bool {
+    path.strip_prefix("/api/v1")
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+impl Path {
+    /// The key in a path of this kind, empty if there is none in it; `None` if the path is another one.
+    fn key_in<'a>(&self, path: &'a str) -> Option<&'a str> {
+        match self {
+            Path::Exact(exact) => (path == *exact).then_some(""),
+            Path::KeyIsRest(before) => path.strip_prefix(before),
+            Path::KeyBetween(before, after) => {
+                let key = path.strip_prefix(before)?.strip_suffix(after)?;
+                (!key.contains('/')).then_some(key)
+            }
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn endpoint(method: Method, path: &str) -> Option<(Endpoint, &str)> {
-        let (route, key) = find(path)?;
-        Some((route.endpoint(&method)?, key))
-    }
+    use Endpoint::{Json, Plain};
+    use json::Endpoint as J;
+    use plain::Endpoint as P;
 
     #[test]
     fn a_path_and_a_method_lead_to_an_endpoint() {
-        assert_eq!(endpoint(Method::Get, "/kv/a"), Some((Endpoint::Get, "a")));
-        assert_eq!(endpoint(Method::Head, "/kv/a"), Some((Endpoint::Get, "a")));
-        assert_eq!(endpoint(Method::Put, "/kv/"), Some((Endpoint::Put, "")));
-        assert_eq!(
-            endpoint(Method::Delete, "/kv/a/b%20c"),
-            Some((Endpoint::Delete, "a/b%20c"))
-        );
-        assert_eq!(
-            endpoint(Method::Delete, "/clear"),
-            Some((Endpoint::Clear, ""))
-        );
-        assert_eq!(endpoint(Method::Head, "/clear"), None);
-        assert_eq!(endpoint(Method::Post, "/kv/a"), None);
+        for (method, path, endpoint, key) in [
+            (Method::Get, "/kv/a", Plain(P::Get), "a"),
+            (Method::Head, "/kv/a", Plain(P::Get), "a"),
+            (Method::Put, "/kv/", Plain(P::Put), ""),
+            (Method::Delete, "/kv/a/b%20c", Plain(P::Delete), "a/b%20c"),
+            (Method::Delete, "/clear", Plain(P::Clear), ""),
+            (Method::Get, "/api/v1/kv", Json(J::List), ""),
+            (Method::Put, "/api/v1/kv/a", Json(J::Put), "a"),
+            (Method::Head, "/api/v1/kv/", Json(J::Get), ""),
+            (Method::Post, "/api/v1/kv/a/touch", Json(J::Touch), "a"),
+            (Method::Post, "/api/v1/kv//touch", Json(J::Touch), ""),
+            (Method::Get, "/api/v1/kv/a/ttl", Json(J::Ttl), "a"),
+            // A key named bulk.
+            (Method::Post, "/api/v1/kv/bulk", Json(J::BulkPut), ""),
+            (Method::Get, "/api/v1/kv/bulk", Json(J::Get), "bulk"),
+            (Method::Delete, "/api/v1/kv/bulk", Json(J::Delete), "bulk"),
+            (
+                Method::Post,
+                "/api/v1/kv/bulk/touch",
+                Json(J::BulkTouch),
+                "",
+            ),
+            (Method::Get, "/api/v1/kv/bulk/ttl", Json(J::Ttl), "bulk"),
+        ] {
+            assert_eq!(find(&method, path), Ok((endpoint, key)), "{method} {path}");
+        }
     }
 
     #[test]
     fn other_paths_have_no_route() {
         for path in [
-            "/", "", "*", "/kv", "/KV/a", "/clear/", "/clea", "//kv/a", "/kvs/a",
+            "/",
+            "",
+            "*",
+            "/kv",
+            "/KV/a",
+            "/clear/",
+            "/clea",
+            "//kv/a",
+            "/kvs/a",
+            "/api",
+            "/api/v1",
+            "/api/v1/kv/a/b",
+            "/api/v1/kv/a/ttl/",
+            "/api/v1/kv/a/b/ttl",
+            "/api/v2/kv/a",
         ] {
-            assert!(find(path).is_none(), "{path}");
+            assert_eq!(find(&Method::Get, path), Err(Miss::Path), "{path}");
         }
     }
 
     #[test]
     fn allow_lists_what_the_path_has() {
-        assert_eq!(find("/kv/a").unwrap().0.allow(), "GET, PUT, DELETE, HEAD");
-        assert_eq!(find("/clear").unwrap().0.allow(), "DELETE");
+        let allow = |path| match find(&Method::Patch, path) {
+            Err(Miss::Method(allow)) => allow,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(allow("/kv/a"), "GET, HEAD, PUT, DELETE");
+        assert_eq!(allow("/clear"), "DELETE");
+        assert_eq!(allow("/api/v1/kv/bulk"), "POST, GET, HEAD, PUT, DELETE");
+        assert_eq!(allow("/api/v1/kv/bulk/touch"), "POST");
+    }
+
+    #[test]
+    fn the_json_api_is_all_that_is_under_its_path() {
+        for (path, json) in [
+            ("/api/v1", true),
+            ("/api/v1/x", true),
+            ("/api/v10", false),
+            ("/api", false),
+            ("/kv/api/v1", false),
+        ] {
+            assert_eq!(is_json(path), json, "{path}");
+        }
     }
 }

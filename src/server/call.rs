@@ -81,6 +81,7 @@ impl Call {
             return;
         };
         let (client, shared) = (self.client, &self.shared);
+        shared.monitor.count_answer(response.status());
         let head = Head::of(&request);
         log::debug!(
             "{} {} {} {:?}",
@@ -100,7 +101,7 @@ impl Call {
         let mut message = Message::new(head, response, close);
         // Drops the rest of the request. Its body has been read, so that waits for nobody.
         let mut writer = request.into_writer();
-        if message.len() > WRITTEN_BY_WORKER {
+        if message.is_longer_than(WRITTEN_BY_WORKER) {
             return shared.transfers.send(Transfer::Send {
                 message,
                 writer,

@@ -20,6 +20,7 @@ mod call;
 mod connections;
 mod limits;
 mod listener;
+mod monitor;
 mod panics;
 mod pool;
 mod request;
@@ -31,7 +32,6 @@ mod transfer;
 use std::io;
 use std::net::TcpListener;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -41,10 +41,11 @@ use tiny_http::Request;
 pub use call::Call;
 pub use limits::{most_connections, raise_descriptor_limit};
 pub use listener::{AcceptEnded, bind};
+pub use monitor::Monitor;
 pub use panics::report_panics;
 pub use pool::{Pool, Tasks, guard};
 pub use request::Head;
-pub use response::{Body, Response};
+pub use response::{Body, Response, Stream};
 pub use scheduling::prefer_throughput;
 pub use tiny_http::Method;
 
@@ -111,10 +112,10 @@ pub enum Fault {
 /// What the threads of the server share.
 struct Shared {
     service: Arc<dyn Service>,
-    connections: Connections,
+    connections: Arc<Connections>,
+    monitor: Arc<Monitor>,
     pool: Pool,
     transfers: Transfers,
-    draining: AtomicBool,
 }
 
 /// A running server.
@@ -133,6 +134,8 @@ pub struct Parts {
     pub max_connections: usize,
     /// What answers the requests.
     pub service: Arc<dyn Service>,
+    /// By which the server can be watched.
+    pub monitor: Arc<Monitor>,
     /// Both ends of the pool's queue.
     pub pool: (Pool, Tasks),
     /// Both ends of the channel by which the acceptor learns that accepting has ended.
@@ -146,10 +149,10 @@ impl Server {
         let (transfers, transfer_queue) = Transfers::new();
         let shared = Arc::new(Shared {
             service: parts.service,
-            connections: Connections::default(),
+            connections: Arc::clone(parts.monitor.table()),
+            monitor: parts.monitor,
             pool,
             transfers,
-            draining: AtomicBool::new(false),
         });
         pool::start(parts.workers, &tasks, &shared)?;
         transfer::start(&transfer_queue, &shared)?;
@@ -171,7 +174,7 @@ impl Server {
     /// Returns how many requests were still under way when the time was up.
     pub fn drain(self, time: Duration) -> usize {
         let deadline = Instant::now() + time;
-        self.shared.draining.store(true, Ordering::Release);
+        self.shared.monitor.begin_draining();
         listener::stop_listening(&self.socket);
         loop {
             let quiet = self.shared.close_idle();
@@ -233,7 +236,7 @@ impl Shared {
     }
 
     fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::Acquire)
+        self.monitor.is_draining()
     }
 
     /// Closes idle connections. Says whether none is left that may be sending a request.
@@ -326,6 +329,7 @@ mod tests {
             max_connections: 100,
             service: Arc::new(Troublesome(pool.clone())),
             pool: (pool, tasks),
+            monitor: Arc::default(),
             accept_ended: AcceptEnded::new(),
         };
         let server = Server::start(parts).unwrap();

@@ -21,13 +21,22 @@ impl<'a> Head<'a> {
 
     /// The path, still percent-encoded, without the query. Of a target in absolute form, as proxies get it, the path.
     pub fn path(self) -> &'a str {
-        let target = self.0.url().split('?').next().unwrap_or_default();
+        let target = self.target().0;
         match target.split_once("://") {
             Some((scheme, rest)) if !scheme.contains('/') => {
                 rest.find('/').map_or("/", |at| &rest[at..])
             }
             _ => target,
         }
+    }
+
+    /// The query, still encoded; empty if there is none.
+    pub fn query(self) -> &'a str {
+        self.target().1
+    }
+
+    fn target(self) -> (&'a str, &'a str) {
+        self.0.url().split_once('?').unwrap_or((self.0.url(), ""))
     }
 
     /// The first header of that name, whatever its case.
@@ -155,6 +164,8 @@ mod tests {
 
     #[test]
     fn the_path_is_what_stands_before_the_query() {
+        let request = TestRequest::new().with_path("/kv/a?b=c?d").into();
+        assert_eq!(Head::of(&request).query(), "b=c?d");
         for (target, path) in [
             ("/kv/a", "/kv/a"),
             ("/kv/a?x=1&y=/z", "/kv/a"),

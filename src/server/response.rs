@@ -22,7 +22,6 @@ pub struct Response {
 }
 
 /// The body of a response.
-#[derive(Clone)]
 pub enum Body {
     /// Text known when the program was compiled.
     Static(&'static str),
@@ -30,16 +29,14 @@ pub enum Body {
     Owned(Vec<u8>),
     /// Bytes shared with the store.
     Shared(Arc<dyn AsRef<[u8]> + Send + Sync>),
+    /// Bytes made as they go out.
+    Stream(Box<dyn Stream>),
 }
 
-impl AsRef<[u8]> for Body {
-    fn as_ref(&self) -> &[u8] {
-        match self {
-            Body::Static(text) => text.as_bytes(),
-            Body::Owned(bytes) => bytes,
-            Body::Shared(bytes) => (**bytes).as_ref(),
-        }
-    }
+/// A body that is made part by part, as the client takes it.
+pub trait Stream: Send {
+    /// Appends the next part, some kilobytes as a rule. Returns whether more follow.
+    fn next_part(&mut self, out: &mut Vec<u8>) -> bool;
 }
 
 impl Response {
@@ -67,86 +64,167 @@ impl Response {
 
 /// A response to one request, ready to be written.
 pub(super) struct Message {
-    /// Head, and body if that is small.
-    start: Vec<u8>,
-    /// The body, where it was not copied.
-    rest: Option<Body>,
-    /// How many bytes have been written.
+    /// What goes out next: the head and a small body at first, then parts of a stream.
+    bytes: Vec<u8>,
+    /// How many of them have been written.
     written: usize,
+    /// What goes out after them.
+    rest: Rest,
+    /// Whether the end of the connection is what tells the client where the body ends.
+    pub(super) ends_with_connection: bool,
+}
+
+enum Rest {
+    Nothing,
+    /// A body that was not copied.
+    Whole(Arc<dyn AsRef<[u8]> + Send + Sync>),
+    /// More parts, which go out in chunks if the client knows these.
+    Stream {
+        stream: Box<dyn Stream>,
+        chunked: bool,
+    },
 }
 
 impl Message {
     /// Puts a response into the form that the client of `head` needs. `close` announces the end of the connection.
     pub(super) fn new(head: Head<'_>, response: Response, close: bool) -> Message {
-        let body = response.body.as_ref();
-        let copied = if body.len() <= COPIED { body.len() } else { 0 };
-        let mut start = Vec::with_capacity(256 + copied);
+        let mut first = Vec::new();
+        let (copied, rest) = match response.body {
+            Body::Static(text) => (text.as_bytes(), Rest::Nothing),
+            Body::Owned(bytes) if bytes.len() <= COPIED => {
+                first = bytes;
+                (&first[..], Rest::Nothing)
+            }
+            Body::Owned(bytes) => (&[][..], Rest::Whole(Arc::new(bytes))),
+            Body::Shared(bytes) if (*bytes).as_ref().len() <= COPIED => {
+                first.extend_from_slice((*bytes).as_ref());
+                (&first[..], Rest::Nothing)
+            }
+            Body::Shared(bytes) => (&[][..], Rest::Whole(bytes)),
+            Body::Stream(mut stream) => {
+                let mut more = true;
+                while more && first.len() <= COPIED {
+                    more = stream.next_part(&mut first);
+                }
+                let chunked = !head.is_http_1_0();
+                let rest = if more {
+                    Rest::Stream { stream, chunked }
+                } else {
+                    Rest::Nothing
+                };
+                (&first[..], rest)
+            }
+        };
+        let ends_with_connection = matches!(rest, Rest::Stream { chunked: false, .. });
+        let mut bytes = Vec::with_capacity(256 + copied.len());
         // Writing to a Vec cannot fail.
         let _ = write!(
-            start,
+            bytes,
             "HTTP/1.1 {} {}\r\n",
             response.status,
             reason(response.status)
         );
         let _ = write!(
-            start,
+            bytes,
             "Server: threadkv\r\nContent-Type: {}\r\n",
             response.content_type
         );
-        write_date(&mut start);
+        write_date(&mut bytes);
         for (name, value) in &response.headers {
-            let _ = write!(start, "{name}: {value}\r\n");
+            let _ = write!(bytes, "{name}: {value}\r\n");
         }
-        if close {
-            start.extend_from_slice(b"Connection: close\r\n");
+        if close || ends_with_connection {
+            bytes.extend_from_slice(b"Connection: close\r\n");
         } else if head.is_http_1_0() {
-            start.extend_from_slice(b"Connection: keep-alive\r\n");
+            bytes.extend_from_slice(b"Connection: keep-alive\r\n");
         }
-        let _ = write!(start, "Content-Length: {}\r\n\r\n", body.len());
-        if *head.method() == tiny_http::Method::Head {
-            return Message {
-                start,
-                rest: None,
-                written: 0,
-            };
+        let length = match &rest {
+            Rest::Nothing => Some(copied.len()),
+            Rest::Whole(body) => Some((**body).as_ref().len()),
+            Rest::Stream { .. } => None,
+        };
+        match length {
+            Some(length) => _ = write!(bytes, "Content-Length: {length}\r\n\r\n"),
+            None if ends_with_connection => bytes.extend_from_slice(b"\r\n"),
+            None => bytes.extend_from_slice(b"Transfer-Encoding: chunked\r\n\r\n"),
         }
-        if copied == body.len() {
-            start.extend_from_slice(body);
-            return Message {
-                start,
-                rest: None,
-                written: 0,
-            };
-        }
-        Message {
-            start,
-            rest: Some(response.body),
+        let mut message = Message {
+            bytes,
             written: 0,
+            rest,
+            ends_with_connection,
+        };
+        if *head.method() == tiny_http::Method::Head {
+            message.rest = Rest::Nothing;
+        } else if let Rest::Stream { chunked: true, .. } = message.rest {
+            write_chunk(&mut message.bytes, copied);
+        } else {
+            message.bytes.extend_from_slice(copied);
         }
+        message
     }
 
-    /// How many bytes go out.
-    pub(super) fn len(&self) -> usize {
-        self.start.len() + self.rest.as_ref().map_or(0, |body| body.as_ref().len())
+    /// Whether more than so many bytes go out.
+    pub(super) fn is_longer_than(&self, bytes: usize) -> bool {
+        let rest = match &self.rest {
+            Rest::Nothing => 0,
+            Rest::Whole(body) => (**body).as_ref().len(),
+            Rest::Stream { .. } => return true,
+        };
+        self.bytes.len() + rest > bytes
     }
 
     /// Writes what has not been written yet. After an error that says to wait, it can be called again and goes on.
     pub(super) fn write_to(&mut self, writer: &mut dyn Write) -> io::Result<()> {
-        while self.written < self.len() {
-            let body = self.rest.as_ref().map_or(&[][..], Body::as_ref);
-            let left = match self.start.get(self.written..) {
-                Some(start) if !start.is_empty() => start,
-                _ => &body[self.written - self.start.len()..],
-            };
-            match writer.write(left) {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(bytes) => self.written += bytes,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
+        loop {
+            write_from(&self.bytes, &mut self.written, writer)?;
+            match &mut self.rest {
+                Rest::Nothing => return writer.flush(),
+                Rest::Whole(body) => {
+                    // The head is out, and the body counts from its end.
+                    let mut written = self.written - self.bytes.len();
+                    let result = write_from((**body).as_ref(), &mut written, writer);
+                    self.written = self.bytes.len() + written;
+                    return result.and_then(|()| writer.flush());
+                }
+                Rest::Stream { stream, chunked } => {
+                    let mut part = Vec::new();
+                    let (more, chunked) = (stream.next_part(&mut part), *chunked);
+                    (self.bytes, self.written) = (Vec::with_capacity(part.len() + 32), 0);
+                    if !chunked {
+                        self.bytes = part;
+                    } else if !part.is_empty() {
+                        write_chunk(&mut self.bytes, &part);
+                    }
+                    if !more {
+                        self.rest = Rest::Nothing;
+                        if chunked {
+                            self.bytes.extend_from_slice(b"0\r\n\r\n");
+                        }
+                    }
+                }
             }
         }
-        writer.flush()
     }
+}
+
+/// Writes bytes from `written` on, and counts on.
+fn write_from(bytes: &[u8], written: &mut usize, writer: &mut dyn Write) -> io::Result<()> {
+    while let Some(left) = bytes.get(*written..).filter(|left| !left.is_empty()) {
+        match writer.write(left) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(bytes) => *written += bytes,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+fn write_chunk(out: &mut Vec<u8>, part: &[u8]) {
+    let _ = write!(out, "{:x}\r\n", part.len()); // to a Vec, cannot fail
+    out.extend_from_slice(part);
+    out.extend_from_slice(b"\r\n");
 }
 
 /// Writes the Date header. It changes once a second, and is made once a second and thread.
@@ -178,6 +256,7 @@ fn reason(status: u16) -> &'static str {
         413 => "Content Too Large",
         500 => "Internal Server Error",
         503 => "Service Unavailable",
+        504 => "Gateway Timeout",
         _ => "",
     }
 }

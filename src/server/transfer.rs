@@ -135,6 +135,11 @@ impl Shared {
                     log::debug!("{}: the answer was not taken: {error}", client.address);
                 }
                 drop(writer);
+                if message.ends_with_connection
+                    && let Some(held) = self.connections.hold(client)
+                {
+                    held.shut_down_write();
+                }
                 self.done(client);
             }
             Transfer::Refuse {

@@ -3,10 +3,26 @@
 use super::state::State;
 use super::{Entry, Expiry, Key, Value};
 
+/// The most keys that one [`Command::Sweep`] removes. Readers wait for it, about a microsecond a key.
+pub(super) const SWEPT_AT_ONCE: usize = 512;
+
 /// A write. Commands take effect one after the other, each whole or not at all.
 #[derive(Clone, Debug)]
 pub enum Command {
-    /// Sets a key's value, and its expiry or that it has none.
+    /// One operation on one key.
+    One(Operation),
+    /// Several, in order, as one step.
+    Bulk(Vec<Operation>),
+    /// Removes every key.
+    Clear,
+    /// Removes keys that have expired, a bounded number of them. Nobody can tell but by the space they took.
+    Sweep,
+}
+
+/// What may be done to a key.
+#[derive(Clone, Debug)]
+pub enum Operation {
+    /// Sets its value, and its expiry or that it has none.
     Put {
         /// The key to set.
         key: Key,
@@ -15,45 +31,57 @@ pub enum Command {
         /// When it expires; `None` for never.
         expiry: Option<Expiry>,
     },
-    /// Removes a key, if it is there.
+    /// Removes it, if it is there.
     Delete {
         /// The key to remove.
         key: Key,
     },
-    /// Removes every key.
-    Clear,
+    /// Sets its expiry, if it is there, and leaves its value alone.
+    Touch {
+        /// The key to touch.
+        key: Key,
+        /// When it expires from now on.
+        expiry: Expiry,
+    },
 }
 
 /// What came of a command, decided against the state that it took effect in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// The command took effect.
     Done,
     /// There was no such key; nothing changed.
     NotFound,
+    /// For each operation of a bulk command whether its key was there, or has been put.
+    Each(Vec<bool>),
+    /// How many keys were swept.
+    Swept(usize),
 }
 
 impl Command {
     /// Carries the command out on some state: the map itself, or one that is staged for a commit.
     pub(super) fn execute(self, state: &mut impl State) -> Outcome {
         match self {
-            Command::Put { key, value, expiry } => {
-                state.set(key, Entry { value, expiry });
-                Outcome::Done
-            }
-            Command::Delete { key } => {
-                let found = state.get(&key).is_some_and(Entry::is_live);
-                // Also where it has expired, and is still in the way.
-                state.remove(key);
-                if found {
+            Command::One(operation) => {
+                if operation.execute(state) {
                     Outcome::Done
                 } else {
                     Outcome::NotFound
                 }
             }
+            Command::Bulk(operations) => {
+                let execute = |operation: Operation| operation.execute(state);
+                Outcome::Each(operations.into_iter().map(execute).collect())
+            }
             Command::Clear => {
                 state.clear();
                 Outcome::Done
+            }
+            Command::Sweep => {
+                let expired = state.expired(SWEPT_AT_ONCE);
+                let swept = expired.len();
+                expired.into_iter().for_each(|key| state.remove(key));
+                Outcome::Swept(swept)
             }
         }
     }
@@ -61,9 +89,44 @@ impl Command {
     /// About how many bytes it takes to write down.
     pub(super) fn size(&self) -> usize {
         match self {
-            Command::Put { key, value, .. } => key.as_str().len() + value.as_str().len(),
-            Command::Delete { key } => key.as_str().len(),
-            Command::Clear => 0,
+            Command::One(operation) => operation.size(),
+            Command::Bulk(operations) => operations.iter().map(Operation::size).sum(),
+            Command::Clear | Command::Sweep => 0,
+        }
+    }
+}
+
+impl Operation {
+    /// Carries the operation out. Returns whether the key was there, or has been put.
+    fn execute(self, state: &mut impl State) -> bool {
+        match self {
+            Operation::Put { key, value, expiry } => {
+                state.set(key, Entry { value, expiry });
+                true
+            }
+            Operation::Delete { key } => {
+                let found = state.get(&key).is_some_and(Entry::is_live);
+                // Also where it has expired, and is still in the way.
+                state.remove(key);
+                found
+            }
+            Operation::Touch { key, expiry } => {
+                let live = state.get(&key).filter(|entry| entry.is_live());
+                let Some(value) = live.map(|entry| entry.value.clone()) else {
+                    return false;
+                };
+                let expiry = Some(expiry);
+                state.set(key, Entry { value, expiry });
+                true
+            }
+        }
+    }
+
+    fn size(&self) -> usize {
+        match self {
+            Operation::Put { key, value, .. } => key.as_str().len() + value.as_str().len(),
+            // A touched value is written down again, but how long it is, is not known yet.
+            Operation::Delete { key } | Operation::Touch { key, .. } => key.as_str().len(),
         }
     }
 }

@@ -2,13 +2,15 @@
 
 use std::borrow::Borrow;
 use std::fmt;
+use std::sync::Arc;
 
 /// The longest key, in bytes.
 pub const MAX_KEY_BYTES: usize = 1024;
 
-/// A key that follows the rules. Case counts.
+/// A key that follows the rules. Case counts. They are in byte order. Cloning one is cheap: the indexes of the store and
+/// its listings share it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Key(Box<str>);
+pub struct Key(Arc<str>);
 
 /// Which rule a would-be key broke.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,33 +4,90 @@
 //! freed, after the lock was given back.
 
 use std::mem;
+use std::ops::Bound;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::thread;
 
-use super::state::{Changes, Entries, Staged, State};
-use super::{Command, Entry, Key, Outcome, Value};
+use super::entries::Entries;
+use super::state::{Changes, Staged, State};
+use super::{Command, Entry, Key, Outcome};
 
 /// From so many entries on, what a clear removed is freed on a thread of its own: freeing takes about 0.1 µs an entry,
 /// so less than this holds nobody up for long.
 const FREE_ELSEWHERE: usize = 10_000;
 
+/// How many keys are looked at under one taking of the lock, where there may be many: some tens of microseconds.
+const STEP: usize = 256;
+
 /// Keys and their entries.
 #[derive(Default)]
-pub struct Map {
+pub(super) struct Map {
     /// Held for one lookup or one batch of changes, and never while anything waits. No other lock is taken under it.
     entries: RwLock<Entries>,
 }
 
 impl Map {
     /// An empty map.
-    pub fn new() -> Map {
+    pub(super) fn new() -> Map {
         Map::default()
     }
 
-    /// The value of a key, if it has one.
-    pub fn get(&self, key: &Key) -> Option<Value> {
+    /// The entry of a key, if it has one.
+    pub(super) fn get(&self, key: &Key) -> Option<Entry> {
         let entry = self.read().get(key).cloned();
-        entry.filter(Entry::is_live).map(|entry| entry.value)
+        entry.filter(Entry::is_live)
+    }
+
+    /// The entries of several keys, as they are at one moment.
+    pub(super) fn get_all(&self, keys: &[Key]) -> Vec<Option<Entry>> {
+        let entries = self.read();
+        let entries: Vec<_> = keys.iter().map(|key| entries.get(key).cloned()).collect();
+        entries
+            .into_iter()
+            .map(|entry| entry.filter(Entry::is_live))
+            .collect()
+    }
+
+    /// The next keys that begin with `prefix`, in byte order, and their entries; and where to go on, if there may be more.
+    /// No more than `most`, and no more than are to be had in one short look.
+    pub(super) fn page(&self, prefix: &str, from: Bound<&str>, most: usize) -> Page {
+        let from = match from {
+            Bound::Included(key) | Bound::Excluded(key) if key >= prefix => from,
+            _ => Bound::Included(prefix),
+        };
+        let mut page = Page::default();
+        let entries = self.read();
+        let mut keys = entries.keys_from(from);
+        for _ in 0..STEP.min(most) {
+            let Some(key) = keys.next().filter(|key| key.as_str().starts_with(prefix)) else {
+                page.next = None;
+                break;
+            };
+            let entry = entries.get(key).cloned();
+            page.entries.extend(entry.map(|entry| (key.clone(), entry)));
+            page.next = Some(key.clone());
+        }
+        drop(keys);
+        drop(entries);
+        page.entries.retain(|(_, entry)| entry.is_live());
+        page
+    }
+
+    /// How many keys there are, without those that have expired. Of the latter the sweeper has usually left next to none;
+    /// a million of them take some milliseconds to count.
+    pub(super) fn len(&self) -> usize {
+        let entries = self.read();
+        entries.len() - entries.expired(None).count()
+    }
+
+    /// How many bytes keys and values hold.
+    pub(super) fn bytes(&self) -> usize {
+        self.read().bytes()
+    }
+
+    /// Whether there is anything for a sweep to remove.
+    pub(super) fn has_expired(&self) -> bool {
+        self.read().expired(None).next().is_some()
     }
 
     /// Carries out a command, in one step for all readers.
@@ -88,6 +145,14 @@ impl Map {
     }
 }
 
+/// A part of a listing.
+#[derive(Default)]
+pub(super) struct Page {
+    pub(super) entries: Vec<(Key, Entry)>,
+    /// The last key that was looked at, if there may be more behind it.
+    pub(super) next: Option<Key>,
+}
+
 /// The entries under their lock, for a command that takes effect at once.
 struct Locked<'a> {
     entries: RwLockWriteGuard<'a, Entries>,
@@ -109,6 +174,11 @@ impl State for Locked<'_> {
 
     fn clear(&mut self) {
         self.removed.all = mem::take(&mut *self.entries);
+    }
+
+    fn expired(&self, most: usize) -> Vec<Key> {
+        let expired = self.entries.expired(None).map(|(_, key)| key);
+        expired.take(most).cloned().collect()
     }
 }
 
@@ -133,18 +203,26 @@ impl Removed {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::Expiry;
+    use crate::store::{Expiry, Operation, Value};
 
     fn key(text: &str) -> Key {
         Key::try_from(text.as_bytes()).unwrap()
     }
 
     fn put(map: &Map, name: &str, value: &str) -> Outcome {
-        map.execute(Command::Put {
+        put_until(map, name, value, None)
+    }
+
+    fn put_until(map: &Map, name: &str, value: &str, expiry: Option<Expiry>) -> Outcome {
+        map.execute(Command::One(Operation::Put {
             key: key(name),
             value: Value::text(value),
-            expiry: None,
-        })
+            expiry,
+        }))
+    }
+
+    fn text(map: &Map, name: &str) -> Option<String> {
+        Some(map.get(&key(name))?.value.as_str().to_owned())
     }
 
     #[test]
@@ -153,7 +231,7 @@ mod tests {
         assert_eq!(map.get(&key("a")), None);
         assert_eq!(put(&map, "a", "1"), Outcome::Done);
         assert_eq!(put(&map, "a", "2"), Outcome::Done);
-        assert_eq!(map.get(&key("a")), Some(Value::text("2")));
+        assert_eq!(text(&map, "a").as_deref(), Some("2"));
     }
 
     #[test]
@@ -161,11 +239,11 @@ mod tests {
         let map = Map::new();
         put(&map, "a", "1");
         assert_eq!(
-            map.execute(Command::Delete { key: key("a") }),
+            map.execute(Command::One(Operation::Delete { key: key("a") })),
             Outcome::Done
         );
         assert_eq!(
-            map.execute(Command::Delete { key: key("a") }),
+            map.execute(Command::One(Operation::Delete { key: key("a") })),
             Outcome::NotFound
         );
         assert_eq!(map.get(&key("a")), None);
@@ -179,7 +257,7 @@ mod tests {
                 put(&map, &format!("k{n}"), "v");
             }
             assert_eq!(map.execute(Command::Clear), Outcome::Done);
-            assert!(map.read().is_empty());
+            assert_eq!((map.read().len(), map.len(), map.bytes()), (0, 0, 0));
         }
     }
 
@@ -189,19 +267,69 @@ mod tests {
         put(&map, "a", "1");
         let read = map.get(&key("a"));
         map.execute(Command::Clear);
-        assert_eq!(read, Some(Value::text("1")));
+        assert_eq!(read.unwrap().value, Value::text("1"));
     }
 
     #[test]
-    fn an_expired_key_is_gone_for_readers() {
+    fn an_expired_key_is_gone_for_readers_and_swept_in_steps() {
         let map = Map::new();
-        let value = Value::text("1");
-        map.execute(Command::Put {
-            key: key("a"),
-            value,
-            expiry: Some(Expiry::at_millis(1)),
-        });
-        assert_eq!(map.get(&key("a")), None);
+        let past = Some(Expiry::at_millis(1));
+        for n in 0..1000 {
+            put_until(&map, &format!("k{n}"), "v", past);
+        }
+        put(&map, "a", "1");
+        assert_eq!(map.get(&key("k0")), None);
+        assert_eq!(map.get_all(&[key("k1"), key("a")])[0], None);
+        assert_eq!(map.len(), 1);
+        assert_eq!(map.page("k", Bound::Unbounded, 10).entries, []);
+        let mut swept = 0;
+        while map.has_expired() {
+            match map.execute(Command::Sweep) {
+                Outcome::Swept(keys) if (1..1000).contains(&keys) => swept += keys,
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!((swept, map.read().len(), map.bytes()), (1000, 1, 2));
+    }
+
+    #[test]
+    fn pages_hold_every_key_with_the_prefix_once() {
+        let map = Map::new();
+        for n in 0..1000 {
+            put(&map, &format!("k{n:03}"), "v");
+            put(&map, &format!("l{n:03}"), "v");
+        }
+        for most in [1, 7, STEP, 5000] {
+            let (mut listed, mut next) = (Vec::new(), None::<Key>);
+            loop {
+                let from = next
+                    .as_ref()
+                    .map_or(Bound::Unbounded, |key| Bound::Excluded(key.as_str()));
+                let page = map.page("k", from, most);
+                assert!(page.entries.len() <= most);
+                listed.extend(
+                    page.entries
+                        .into_iter()
+                        .map(|(key, _)| key.as_str().to_owned()),
+                );
+                next = page.next;
+                if next.is_none() {
+                    break;
+                }
+            }
+            let expected: Vec<String> = (0..1000).map(|n| format!("k{n:03}")).collect();
+            assert!(listed == expected, "{most} at once");
+        }
+        let after = |key| {
+            map.page("k", Bound::Excluded(key), 1)
+                .entries
+                .first()
+                .map(|it| it.0.clone())
+        };
+        assert_eq!(after("k5"), Some(key("k500")));
+        assert_eq!(after("a"), Some(key("k000")));
+        assert_eq!(after("k999"), None);
+        assert_eq!(after("z"), None);
     }
 
     #[test]
@@ -211,18 +339,18 @@ mod tests {
         let (outcome, changes) = map.stage(|staged| {
             Command::Clear.execute(staged);
             let value = Value::text("2");
-            Command::Put {
+            Command::One(Operation::Put {
                 key: key("b"),
                 value,
                 expiry: None,
-            }
+            })
             .execute(staged)
         });
         assert_eq!(outcome, Outcome::Done);
-        assert_eq!(map.get(&key("a")), Some(Value::text("1")));
+        assert_eq!(text(&map, "a").as_deref(), Some("1"));
         assert_eq!(map.get(&key("b")), None);
         map.apply(changes);
         assert_eq!(map.get(&key("a")), None);
-        assert_eq!(map.get(&key("b")), Some(Value::text("2")));
+        assert_eq!(text(&map, "b").as_deref(), Some("2"));
     }
 }

@@ -6,28 +6,48 @@
 
 mod command;
 mod disk;
+mod entries;
 mod entry;
 mod key;
 mod map;
 mod state;
+mod sweeper;
 
 use std::fmt;
+use std::io;
+use std::ops::Bound;
 use std::path::Path;
 use std::sync::Arc;
 
-pub use command::{Command, Outcome};
+pub use command::{Command, Operation, Outcome};
 pub use disk::{Answer, Durability, OpenError};
 pub use entry::{Entry, Expiry, Value};
 pub use key::{Key, KeyError, MAX_KEY_BYTES};
-pub use map::Map;
 
 use disk::Journal;
+use map::Map;
+use sweeper::Sweeper;
 
 /// The store: the map that serves reads, and the way in for writes.
 pub struct Store {
+    committer: Arc<Committer>,
+    _sweeper: Sweeper,
+}
+
+/// The map, and what commits writes to it.
+struct Committer {
     map: Arc<Map>,
     /// What commits writes; without it they take effect at once.
     journal: Option<Journal>,
+}
+
+/// How much a store holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Size {
+    /// Keys that have not expired.
+    pub keys: usize,
+    /// Bytes of all keys and values.
+    pub bytes: usize,
 }
 
 /// The store cannot take writes: a write to the disk has failed. Reads go on.
@@ -46,12 +66,9 @@ impl fmt::Display for Unavailable {
 impl std::error::Error for Unavailable {}
 
 impl Store {
-    /// A store that keeps its data in memory only.
-    pub fn in_memory() -> Store {
-        Store {
-            map: Arc::new(Map::new()),
-            journal: None,
-        }
+    /// A store that keeps its data in memory only. Fails where there is no thread to be had.
+    pub fn in_memory() -> io::Result<Store> {
+        Store::with(Arc::new(Map::new()), None)
     }
 
     /// Opens the store in a directory, creating it if there is none, and loads it.
@@ -65,15 +82,54 @@ impl Store {
     ) -> Result<Store, OpenError> {
         let map = Arc::new(Map::new());
         let journal = Journal::open(directory, durability, Arc::clone(&map), deliver)?;
+        Store::with(map, Some(journal))
+            .map_err(|error| OpenError::Io("start a thread for", directory.into(), error))
+    }
+
+    fn with(map: Arc<Map>, journal: Option<Journal>) -> io::Result<Store> {
+        let committer = Arc::new(Committer { map, journal });
+        let sweeper = Sweeper::start(Arc::clone(&committer))?;
         Ok(Store {
-            map,
-            journal: Some(journal),
+            committer,
+            _sweeper: sweeper,
         })
     }
 
-    /// The value of a key, if it has one. Sees every write that was answered before this call.
-    pub fn get(&self, key: &Key) -> Option<Value> {
-        self.map.get(key)
+    /// The entry of a key, if it has one. Sees every write that was answered before this call, as all reads do.
+    pub fn get(&self, key: &Key) -> Option<Entry> {
+        self.committer.map.get(key)
+    }
+
+    /// The entries of several keys, as they are at one moment.
+    pub fn get_all(&self, keys: &[Key]) -> Vec<Option<Entry>> {
+        self.committer.map.get_all(keys)
+    }
+
+    /// Keys that begin with `prefix`, those behind `after` if it is given, and their entries, in byte order of the keys.
+    ///
+    /// They are fetched as the iterator goes on, some at a time, so that nobody waits for a long listing. It holds all
+    /// keys that are there from its beginning to its end; those put or removed meanwhile it may hold or not.
+    pub fn list(&self, prefix: String, after: Option<String>) -> Listing {
+        Listing {
+            map: Arc::clone(&self.committer.map),
+            prefix,
+            next: Some(after.map_or(Bound::Unbounded, Bound::Excluded)),
+            fetched: Vec::new().into_iter(),
+        }
+    }
+
+    /// How much the store holds.
+    pub fn size(&self) -> Size {
+        Size {
+            keys: self.committer.map.len(),
+            bytes: self.committer.map.bytes(),
+        }
+    }
+
+    /// Whether writes can be taken, as far as is known.
+    pub fn is_available(&self) -> bool {
+        let journal = self.committer.journal.as_ref();
+        journal.is_none_or(Journal::is_available)
     }
 
     /// Commits a write, and calls `done` with what came of it: now, where nothing has to be waited for, or later, on
@@ -83,14 +139,53 @@ impl Store {
         command: Command,
         done: impl FnOnce(Result<Outcome, Unavailable>) + Send + 'static,
     ) {
+        self.committer.submit(command, done);
+    }
+
+    /// Makes everything that was submitted durable. Nothing can be submitted any more.
+    pub fn close(&self) -> Result<(), Unavailable> {
+        let journal = self.committer.journal.as_ref();
+        journal.map_or(Ok(()), Journal::close)
+    }
+}
+
+impl Committer {
+    fn submit(
+        &self,
+        command: Command,
+        done: impl FnOnce(Result<Outcome, Unavailable>) + Send + 'static,
+    ) {
         match &self.journal {
             None => done(Ok(self.map.execute(command))),
             Some(journal) => journal.submit(command, Box::new(done)),
         }
     }
+}
 
-    /// Makes everything that was submitted durable. Nothing can be submitted any more.
-    pub fn close(&self) -> Result<(), Unavailable> {
-        self.journal.as_ref().map_or(Ok(()), Journal::close)
+/// Goes through the keys of a store, see [`Store::list`].
+pub struct Listing {
+    map: Arc<Map>,
+    prefix: String,
+    /// Where to go on; `None` at the end.
+    next: Option<Bound<String>>,
+    fetched: std::vec::IntoIter<(Key, Entry)>,
+}
+
+impl Iterator for Listing {
+    type Item = (Key, Entry);
+
+    fn next(&mut self) -> Option<(Key, Entry)> {
+        loop {
+            if let Some(entry) = self.fetched.next() {
+                return Some(entry);
+            }
+            let from = self.next.take()?;
+            let page = self
+                .map
+                .page(&self.prefix, from.as_ref().map(String::as_str), usize::MAX);
+            let next = page.next.map(|key| key.as_str().to_owned());
+            self.next = next.map(Bound::Excluded);
+            self.fetched = page.entries.into_iter();
+        }
     }
 }

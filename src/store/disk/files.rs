@@ -20,8 +20,9 @@ use std::time::{Duration, Instant};
 
 use fjall::{Database as Fjall, Keyspace, KeyspaceCreateOptions, PersistMode};
 
-use super::super::Key;
-use super::super::state::{Changes, Entries};
+use super::super::entries::Entries;
+use super::super::state::Changes;
+use super::super::{Entry, Key};
 use super::{Durability, journals, manifest, record};
 
 /// The version of everything in the directory. To be raised with any change that this code could not read.
@@ -316,7 +317,7 @@ fn load(store: &Path) -> Result<Loaded, Failure> {
     let name = format!("{ENTRIES}{generation}");
     let current = keyspace(&fjall, &name)?;
 
-    let mut entries = Entries::with_capacity(current.approximate_len());
+    let mut entries: Vec<(Key, Entry)> = Vec::with_capacity(current.approximate_len());
     let (mut bytes, mut reported) = (0, started);
     for item in current.iter() {
         let (key, value) = item.into_inner()?;
@@ -324,13 +325,14 @@ fn load(store: &Path) -> Result<Loaded, Failure> {
         let entry = record::decode(&value).ok_or(Failure::NoRecord)?;
         if entry.is_live() {
             bytes += key.as_str().len() + entry.value.as_str().len();
-            entries.insert(key, entry);
+            entries.push((key, entry));
         }
         if entries.len().is_multiple_of(1024) && reported.elapsed() >= PROGRESS {
             log::info!("loading: {} keys, {bytes} bytes so far", entries.len());
             reported = Instant::now();
         }
     }
+    let entries = Entries::from_iter(entries);
     let (keys, took) = (entries.len(), started.elapsed());
     log::info!(
         "loaded {keys} keys, {bytes} bytes, in {took:.1?} from {}",

@@ -139,6 +139,11 @@ impl Journal {
         }
     }
 
+    /// Whether no write has failed.
+    pub(super) fn is_available(&self) -> bool {
+        !self.failed.load(Ordering::Acquire)
+    }
+
     /// Commits what has been submitted, makes it durable, and ends the thread.
     pub(super) fn close(&self) -> Result<(), Unavailable> {
         drop(

@@ -5,15 +5,19 @@ use super::super::{Entry, Expiry, Value};
 /// The flag of a record that holds an expiry: milliseconds since 1970, 8 bytes, little-endian.
 const EXPIRES: u8 = 1;
 
+/// The flag of a record whose text is JSON other than a string.
+const JSON: u8 = 2;
+
 pub(super) fn encode(entry: &Entry) -> Vec<u8> {
     let text = entry.value.as_str().as_bytes();
     let mut record = Vec::with_capacity(9 + text.len());
-    match entry.expiry {
-        None => record.push(0),
-        Some(expiry) => {
-            record.push(EXPIRES);
-            record.extend_from_slice(&expiry.millis().to_le_bytes());
-        }
+    let kind = match entry.value {
+        Value::Text(_) => 0,
+        Value::Json(_) => JSON,
+    };
+    record.push(kind | if entry.expiry.is_some() { EXPIRES } else { 0 });
+    if let Some(expiry) = entry.expiry {
+        record.extend_from_slice(&expiry.millis().to_le_bytes());
     }
     record.extend_from_slice(text);
     record
@@ -21,19 +25,23 @@ pub(super) fn encode(entry: &Entry) -> Vec<u8> {
 
 /// Reads a record; `None` if it is none.
 pub(super) fn decode(record: &[u8]) -> Option<Entry> {
-    let (flags, rest) = record.split_first()?;
-    let (expiry, text) = match *flags {
-        0 => (None, rest),
-        EXPIRES => {
-            let (millis, text) = rest.split_first_chunk()?;
-            (Some(Expiry::at_millis(u64::from_le_bytes(*millis))), text)
-        }
-        _ => return None,
+    let (&flags, mut rest) = record.split_first()?;
+    if flags & !(EXPIRES | JSON) != 0 {
+        return None;
+    }
+    let mut expiry = None;
+    if flags & EXPIRES != 0 {
+        let (millis, text) = rest.split_first_chunk()?;
+        expiry = Some(Expiry::at_millis(u64::from_le_bytes(*millis)));
+        rest = text;
+    }
+    let text = std::str::from_utf8(rest).ok()?;
+    let value = if flags & JSON == 0 {
+        Value::text(text)
+    } else {
+        Value::json(text)
     };
-    Some(Entry {
-        value: Value::text(std::str::from_utf8(text).ok()?),
-        expiry,
-    })
+    Some(Entry { value, expiry })
 }
 
 #[cfg(test)]
@@ -48,18 +56,17 @@ mod tests {
                 Some(Expiry::at_millis(0)),
                 Some(Expiry::at_millis(u64::MAX)),
             ] {
-                let entry = Entry {
-                    value: Value::text(text),
-                    expiry,
-                };
-                assert_eq!(decode(&encode(&entry)), Some(entry));
+                for value in [Value::text(text), Value::json(text)] {
+                    let entry = Entry { value, expiry };
+                    assert_eq!(decode(&encode(&entry)), Some(entry));
+                }
             }
         }
     }
 
     #[test]
     fn what_is_no_record_is_not_read() {
-        for bytes in [&b""[..], b"\x02text", b"\x01short", b"\x00\xff"] {
+        for bytes in [&b""[..], b"\x04text", b"\x01short", b"\x00\xff"] {
             assert_eq!(decode(bytes), None, "{bytes:?}");
         }
     }

@@ -1,0 +1,112 @@
+//! What the server tells about itself: health and status.
+
+use serde::Serialize;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use super::answer;
+use crate::api::{Api, RETRY_AFTER};
+use crate::server::Response;
+
+#[derive(Serialize)]
+struct Health {
+    status: &'static str,
+    timestamp: String,
+    cluster: Cluster,
+}
+
+#[derive(Serialize)]
+struct Status<'a> {
+    cluster: Cluster,
+    storage: Storage,
+    node: String,
+    version: &'a str,
+    /// Seconds.
+    uptime: u64,
+    durability: &'a str,
+    workers: usize,
+    connections: usize,
+    requests: Requests,
+}
+
+#[derive(Serialize)]
+struct Cluster {
+    status: &'static str,
+    nodes: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    storage: Option<Storage>,
+}
+
+#[derive(Serialize)]
+struct Storage {
+    /// Keys.
+    size: usize,
+    /// Bytes of keys and values.
+    memory: usize,
+}
+
+/// Answers by class of their status.
+#[derive(Serialize)]
+struct Requests {
+    #[serde(rename = "2xx")]
+    successes: u64,
+    #[serde(rename = "4xx")]
+    mistakes: u64,
+    #[serde(rename = "5xx")]
+    failures: u64,
+}
+
+/// `GET /api/v1/health`: 200, or 503 while the store takes no writes or the server is about to stop.
+pub(super) fn health(api: &Api) -> Response {
+    let healthy = api.store.is_available() && !api.about.monitor.is_draining();
+    let now = OffsetDateTime::now_utc();
+    let now = now.replace_nanosecond(0).unwrap_or(now);
+    let health = |status| Health {
+        status,
+        timestamp: now.format(&Rfc3339).unwrap_or_default(), // fails beyond the year 9999
+        cluster: cluster(Some(storage(api))),
+    };
+    if healthy {
+        answer::json(200, &health("healthy"))
+    } else {
+        answer::json(503, &health("unhealthy")).with_header("Retry-After", RETRY_AFTER.into())
+    }
+}
+
+/// `GET /api/v1/status`
+pub(super) fn status(api: &Api) -> Response {
+    let (about, monitor) = (&api.about, &api.about.monitor);
+    let system = rustix::system::uname();
+    answer::data(&Status {
+        cluster: cluster(None),
+        storage: storage(api),
+        node: format!("threadkv@{}", system.nodename().to_string_lossy()),
+        version: env!("CARGO_PKG_VERSION"),
+        uptime: about.started.elapsed().as_secs(),
+        durability: &about.durability,
+        workers: about.workers,
+        connections: monitor.connections(),
+        requests: Requests {
+            successes: monitor.answers(2),
+            mistakes: monitor.answers(4),
+            failures: monitor.answers(5),
+        },
+    })
+}
+
+/// A cluster of one.
+fn cluster(storage: Option<Storage>) -> Cluster {
+    Cluster {
+        status: "leader",
+        nodes: 1,
+        storage,
+    }
+}
+
+fn storage(api: &Api) -> Storage {
+    let size = api.store.size();
+    Storage {
+        size: size.keys,
+        memory: size.bytes,
+    }
+}

@@ -1,0 +1,265 @@
+//! Answers of the JSON API. Those that may be long are made as they go out.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use super::JSON;
+use crate::server::{Body, Response, Stream};
+use crate::store::{Entry, Expiry, Key, Value};
+
+/// About how much of a long answer is made at a time, in bytes.
+const PART: usize = 16 * 1024;
+
+/// `{"status":"ok"}`
+pub(super) fn ok() -> Response {
+    Response::new(200, JSON, Body::Static(r#"{"status":"ok"}"#))
+}
+
+/// A success with `data` that is short.
+pub(super) fn data(data: &impl Serialize) -> Response {
+    #[derive(Serialize)]
+    struct Success<'a, T> {
+        status: &'a str,
+        data: &'a T,
+    }
+    json(200, &Success { status: "ok", data })
+}
+
+/// A body that is short.
+pub(super) fn json(status: u16, body: &impl Serialize) -> Response {
+    // Fails for keys that are no strings only, and ours are names of fields.
+    let body = serde_json::to_vec(body).unwrap_or_default();
+    Response::new(status, JSON, Body::Owned(body))
+}
+
+/// The value of one key, and how long it has to live if that was asked for.
+pub(super) fn value(entry: Entry, with_ttl: bool) -> Response {
+    let mut body = br#"{"status":"ok","data":{"value":"#.to_vec();
+    let mut value = Writing::of(entry.value);
+    let after = format!("{}}}}}", Ttl(entry.expiry.filter(|_| with_ttl)));
+    if value.write_some(&mut body) {
+        let rest = Rest {
+            before: body,
+            value,
+            after,
+        };
+        return Response::new(200, JSON, Body::Stream(Box::new(rest)));
+    }
+    body.extend_from_slice(after.as_bytes());
+    Response::new(200, JSON, Body::Owned(body))
+}
+
+/// For each key whether something was done to it; of a repeated one, what came of it in the end.
+pub(super) fn each(keys: &[Key], found: &[bool]) -> Response {
+    let last: HashMap<&Key, usize> = keys.iter().zip(0..).collect();
+    let mut body = br#"{"status":"ok","data":{"#.to_vec();
+    let mut before = "\"";
+    for (n, (key, found)) in keys.iter().zip(found).enumerate() {
+        if last.get(key) != Some(&n) {
+            continue;
+        }
+        // Keys have no characters that JSON would escape.
+        body.extend_from_slice(before.as_bytes());
+        body.extend_from_slice(key.as_str().as_bytes());
+        body.extend_from_slice(b"\":");
+        body.extend_from_slice(if *found { br#""ok""# } else { MISSING });
+        before = ",\"";
+    }
+    body.extend_from_slice(b"}}");
+    Response::new(200, JSON, Body::Owned(body))
+}
+
+/// What stands for a key that is not there.
+const MISSING: &[u8] = br#"{"status":"error","error":"not_found"}"#;
+
+/// Keys and their entries as they were, in answer to a bulk request.
+pub(super) fn entries(keys: Vec<Key>, entries: Vec<Option<Entry>>, with_ttl: bool) -> Response {
+    stream(keys.into_iter().zip(entries), Some(OK), with_ttl)
+}
+
+/// Keys and their entries, while they are still there.
+pub(super) fn listing(
+    listing: impl Iterator<Item = (Key, Entry)> + Send + 'static,
+    with_ttl: bool,
+) -> Response {
+    let live = listing.filter(|(_, entry)| entry.is_live());
+    stream(live.map(|(key, entry)| (key, Some(entry))), None, with_ttl)
+}
+
+/// What comes before the first entry.
+const BEGINNING: &str = r#"{"status":"ok","data":{"#;
+
+/// What each entry begins with in answer to a bulk request.
+const OK: &str = r#""status":"ok","#;
+
+fn stream(
+    entries: impl Iterator<Item = (Key, Option<Entry>)> + Send + 'static,
+    each: Option<&'static str>,
+    with_ttl: bool,
+) -> Response {
+    let entries = Entries {
+        entries,
+        each: each.unwrap_or_default(),
+        with_ttl,
+        before: BEGINNING,
+        writing: None,
+    };
+    Response::new(200, JSON, Body::Stream(Box::new(entries)))
+}
+
+/// Entries, one after the other.
+struct Entries<I> {
+    entries: I,
+    /// What each begins with.
+    each: &'static str,
+    with_ttl: bool,
+    /// What comes before the next one.
+    before: &'static str,
+    /// The value that is being written, and its expiry.
+    writing: Option<(Writing, Option<Expiry>)>,
+}
+
+impl<I: Iterator<Item = (Key, Option<Entry>)> + Send> Stream for Entries<I> {
+    fn next_part(&mut self, out: &mut Vec<u8>) -> bool {
+        let full = out.len() + PART;
+        while out.len() < full {
+            if let Some((value, expiry)) = &mut self.writing {
+                if value.write_some(out) {
+                    continue;
+                }
+                out.extend_from_slice(Ttl(*expiry).to_string().as_bytes());
+                out.push(b'}');
+                self.writing = None;
+            }
+            let Some((key, entry)) = self.entries.next() else {
+                let beginning = if self.before == BEGINNING {
+                    BEGINNING
+                } else {
+                    ""
+                };
+                out.extend_from_slice(beginning.as_bytes());
+                out.extend_from_slice(b"}}");
+                return false;
+            };
+            out.extend_from_slice(self.before.as_bytes());
+            self.before = ",";
+            out.push(b'"');
+            out.extend_from_slice(key.as_str().as_bytes());
+            out.extend_from_slice(b"\":");
+            let Some(entry) = entry else {
+                out.extend_from_slice(MISSING);
+                continue;
+            };
+            out.push(b'{');
+            out.extend_from_slice(self.each.as_bytes());
+            out.extend_from_slice(br#""value":"#);
+            let expiry = entry.expiry.filter(|_| self.with_ttl);
+            self.writing = Some((Writing::of(entry.value), expiry));
+        }
+        true
+    }
+}
+
+/// One large value between two texts.
+struct Rest {
+    before: Vec<u8>,
+    value: Writing,
+    after: String,
+}
+
+impl Stream for Rest {
+    fn next_part(&mut self, out: &mut Vec<u8>) -> bool {
+        out.append(&mut self.before);
+        let more = self.value.write_some(out);
+        if !more {
+            out.extend_from_slice(self.after.as_bytes());
+        }
+        more
+    }
+}
+
+/// The field that tells how long a key has to live, if it expires.
+struct Ttl(Option<Expiry>);
+
+impl std::fmt::Display for Ttl {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0 {
+            // Its last moment may have come since it was read.
+            Some(expiry) => write!(f, ",\"ttl\":{}", expiry.seconds_left().max(1)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A value on its way to JSON.
+struct Writing {
+    text: Arc<str>,
+    is_json: bool,
+    /// How much of the text has been written.
+    at: usize,
+    started: bool,
+}
+
+impl Writing {
+    fn of(value: Value) -> Writing {
+        let (text, is_json) = match value {
+            Value::Text(text) => (text, false),
+            Value::Json(text) => (text, true),
+        };
+        Writing {
+            text,
+            is_json,
+            at: 0,
+            started: false,
+        }
+    }
+
+    /// Writes the next part of it. Returns whether there is more.
+    fn write_some(&mut self, out: &mut Vec<u8>) -> bool {
+        let end = self.text.floor_char_boundary(self.at + PART);
+        let part = &self.text[self.at..end];
+        self.at = end;
+        let more = end < self.text.len();
+        if self.is_json {
+            out.extend_from_slice(part.as_bytes());
+            return more;
+        }
+        // Each part comes out in quotes, of which only the first and the last are wanted.
+        let start = out.len();
+        let _ = serde_json::to_writer(&mut *out, part); // a string, to a Vec: cannot fail
+        if self.started {
+            out.remove(start);
+        }
+        if more {
+            out.pop();
+        }
+        self.started = true;
+        more
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(value: &Value) -> String {
+        let (mut writing, mut out) = (Writing::of(value.clone()), Vec::new());
+        while writing.write_some(&mut out) {}
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn a_value_written_in_parts_is_the_value() {
+        for text in ["", "a", "\"\\\n\u{1}é🌍"] {
+            for times in [1, PART - 1, PART, PART + 1, 3 * PART] {
+                let text = text.repeat(times);
+                let json = written(&Value::text(&text));
+                assert!(serde_json::from_str::<String>(&json).unwrap() == text);
+                let json = format!("[{json}]");
+                assert!(written(&Value::json(&json)) == json);
+            }
+        }
+    }
+}

@@ -1,0 +1,298 @@
+//! Bodies of requests: JSON in, keys and values out, or an error that says what is wrong and where.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::marker::PhantomData;
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Deserializer, MapAccess, Visitor};
+use serde_json::value::RawValue;
+
+use super::error::{Code, Error};
+use crate::store::{Expiry, Key, Value};
+
+/// The longest time that a key can be told to live: a hundred years, in seconds.
+const MAX_TTL: u64 = 100 * 365 * 24 * 60 * 60;
+
+/// How deep lists and objects in a value may be nested: as deep as most who parse JSON go along.
+const MAX_DEPTH: usize = 128;
+
+/// Body of `PUT /api/v1/kv/{key}`.
+#[derive(Deserialize)]
+pub(super) struct Put<'a> {
+    #[serde(borrow)]
+    pub(super) value: &'a RawValue,
+    #[serde(borrow)]
+    pub(super) ttl: Option<&'a RawValue>,
+}
+
+/// Body of `POST /api/v1/kv/{key}/touch`.
+#[derive(Deserialize)]
+pub(super) struct Touch<'a> {
+    #[serde(borrow)]
+    pub(super) ttl: &'a RawValue,
+}
+
+/// Body of `POST /api/v1/kv/bulk` and `/bulk/touch`.
+#[derive(Deserialize)]
+#[serde(bound(deserialize = "T: Deserialize<'de>"))]
+pub(super) struct Operations<T> {
+    pub(super) operations: Vec<Object<T>>,
+}
+
+/// Item of `POST /api/v1/kv/bulk`.
+#[derive(Deserialize)]
+pub(super) struct BulkPut<'a> {
+    #[serde(borrow)]
+    pub(super) key: Cow<'a, str>,
+    #[serde(borrow)]
+    pub(super) value: &'a RawValue,
+    #[serde(borrow)]
+    pub(super) ttl: Option<&'a RawValue>,
+}
+
+/// Item of `POST /api/v1/kv/bulk/touch`.
+#[derive(Deserialize)]
+pub(super) struct BulkTouch<'a> {
+    #[serde(borrow)]
+    pub(super) key: Cow<'a, str>,
+    #[serde(borrow)]
+    pub(super) ttl: &'a RawValue,
+}
+
+/// Body of `POST /api/v1/kv/bulk/get` and `/bulk/delete`, of which only the former has `with_ttl`.
+#[derive(Deserialize)]
+pub(super) struct Keys<'a> {
+    #[serde(borrow)]
+    pub(super) keys: Vec<Text<'a>>,
+    pub(super) with_ttl: Option<bool>,
+}
+
+/// Text that is not copied if it has no escapes.
+#[derive(Deserialize)]
+pub(super) struct Text<'a>(#[serde(borrow)] pub(super) Cow<'a, str>);
+
+/// What a JSON object holds. serde's own structs can be lists as well.
+pub(super) struct Object<T>(pub(super) T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct ObjectVisitor<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for ObjectVisitor<T> {
+            type Value = Object<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a JSON object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Object<T>, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(map)).map(Object)
+            }
+        }
+        deserializer.deserialize_map(ObjectVisitor(PhantomData))
+    }
+}
+
+/// Reads a body.
+pub(super) fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Error> {
+    let text = std::str::from_utf8(body)
+        .map_err(|_| Error::new(Code::InvalidRequest, "The body must be UTF-8"))?;
+    let Object(parsed) = serde_json::from_str(text).map_err(|error| {
+        let message = format!("The body is not as expected: {error}");
+        Error::new(Code::InvalidRequest, message)
+            .detail("line", error.line())
+            .detail("column", error.column())
+    })?;
+    Ok(parsed)
+}
+
+/// Checks how many items a bulk request has.
+pub(super) fn check_batch(field: &str, items: usize, most: usize) -> Result<(), Error> {
+    if items == 0 {
+        let message = format!("{field} must hold at least one item");
+        return Err(Error::new(Code::ValidationError, message).detail("field", field));
+    }
+    if items > most {
+        let message = format!("{field} must not hold more than {most} items, this has {items}");
+        return Err(Error::new(Code::BatchTooLarge, message)
+            .detail("field", field)
+            .detail("limit", most)
+            .detail("length", items));
+    }
+    Ok(())
+}
+
+/// The name of a field, of an item if it is in one.
+pub(super) fn field(item: Option<(&str, usize)>, name: &str) -> String {
+    match item {
+        Some((list, n)) if name.is_empty() => format!("{list}[{n}]"),
+        Some((list, n)) => format!("{list}[{n}].{name}"),
+        None => name.to_owned(),
+    }
+}
+
+/// A key in a field, which `field` names if it has to.
+pub(super) fn key(text: &str, field: impl Fn() -> String) -> Result<Key, Error> {
+    Key::try_from(text.as_bytes()).map_err(|error| Error::invalid_key(error, Some(&field())))
+}
+
+/// A value in a field: a string is text, anything else stays as it was sent.
+pub(super) fn value(
+    raw: &RawValue,
+    limit: u64,
+    field: impl Fn() -> String,
+) -> Result<Value, Error> {
+    let raw = raw.get();
+    let value = if raw.starts_with('"') {
+        let Text(text) = serde_json::from_str(raw).map_err(|error| {
+            let message = format!("{} is not a valid string: {error}", field());
+            Error::new(Code::InvalidRequest, message).detail("field", field())
+        })?;
+        check_length(text.len(), limit, &field)?;
+        Value::text(&text)
+    } else {
+        check_length(raw.len(), limit, &field)?;
+        if depth(raw) > MAX_DEPTH {
+            let message = format!(
+                "{} must not be nested deeper than {MAX_DEPTH} levels",
+                field()
+            );
+            return Err(Error::new(Code::ValidationError, message)
+                .detail("field", field())
+                .detail("limit", MAX_DEPTH));
+        }
+        Value::json(raw)
+    };
+    Ok(value)
+}
+
+fn check_length(bytes: usize, limit: u64, field: impl Fn() -> String) -> Result<(), Error> {
+    if bytes as u64 <= limit {
+        return Ok(());
+    }
+    let message = format!(
+        "{} must not have more than {limit} bytes, this has {bytes}",
+        field()
+    );
+    Err(Error::new(Code::PayloadTooLarge, message)
+        .detail("field", field())
+        .detail("limit", limit)
+        .detail("length", bytes))
+}
+
+/// How deep lists and objects are nested in valid JSON.
+fn depth(json: &str) -> usize {
+    let (mut depth, mut deepest, mut in_string, mut escaped) = (0_usize, 0, false, false);
+    for byte in json.bytes() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = in_string,
+            b'"' => in_string = !in_string,
+            b'[' | b'{' if !in_string => {
+                depth += 1;
+                deepest = deepest.max(depth);
+            }
+            b']' | b'}' if !in_string => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    deepest
+}
+
+/// When a key expires that is to live for so many seconds.
+pub(super) fn expiry(ttl: &RawValue, field: impl Fn() -> String) -> Result<Expiry, Error> {
+    let text = ttl.get();
+    let wrong = |code, what: &str| {
+        let message = format!("{} must be {what}", field());
+        Error::new(code, message).detail("field", field())
+    };
+    // JSON tells no integers from other numbers: 60, 60.0 and 6e1 are the same. As f64, seconds are exact up to the limit.
+    let number = text.parse::<f64>().ok().filter(|_| !text.starts_with('"'));
+    let number = number.filter(|number| number.fract() == 0.0 || number.is_infinite());
+    let Some(seconds) = number else {
+        return Err(wrong(Code::InvalidRequest, "a whole number of seconds"));
+    };
+    if !(1.0..=MAX_TTL as f64).contains(&seconds) {
+        let what = format!("from 1 to {MAX_TTL} seconds");
+        let number: serde_json::Value = serde_json::from_str(text).unwrap_or_default();
+        return Err(wrong(Code::ValidationError, &what)
+            .detail("limit", MAX_TTL)
+            .detail("value", number));
+    }
+    Ok(Expiry::after(Duration::from_secs(seconds as u64)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn raw(json: &str) -> Box<RawValue> {
+        RawValue::from_string(json.to_owned()).unwrap()
+    }
+
+    #[test]
+    fn nesting_counts_outside_strings_only() {
+        for (json, levels) in [
+            ("1", 0),
+            ("[]", 1),
+            (r#"{"a":[{}]}"#, 3),
+            (r#"["[[[", "\"[[", "\\", []]"#, 2),
+            ("[[],[],[]]", 2),
+        ] {
+            assert_eq!(depth(json), levels, "{json}");
+        }
+        let nested = |levels| raw(&format!("{}{}", "[".repeat(levels), "]".repeat(levels)));
+        assert!(value(&nested(MAX_DEPTH), 1000, String::new).is_ok());
+        assert!(value(&nested(MAX_DEPTH + 1), 1000, String::new).is_err());
+    }
+
+    #[test]
+    fn a_ttl_is_a_whole_number_within_its_limits() {
+        let now = Expiry::now().millis();
+        for (json, seconds) in [
+            ("1", 1),
+            ("3600", 3600),
+            ("3600.0", 3600),
+            ("6e1", 60),
+            ("3153600000", MAX_TTL),
+        ] {
+            let lives = expiry(&raw(json), String::new).unwrap().millis() - now;
+            assert!(
+                (seconds * 1000..seconds * 1000 + 60_000).contains(&lives),
+                "{json}"
+            );
+        }
+        for (json, code) in [
+            ("0", "VALIDATION_ERROR"),
+            ("-1", "VALIDATION_ERROR"),
+            ("3153600001", "VALIDATION_ERROR"),
+            ("99999999999999999999999", "VALIDATION_ERROR"),
+            ("1e999", "VALIDATION_ERROR"),
+            ("1.5", "INVALID_REQUEST"),
+            ("\"60\"", "INVALID_REQUEST"),
+            ("true", "INVALID_REQUEST"),
+            ("[60]", "INVALID_REQUEST"),
+        ] {
+            let error = format!("{:?}", expiry(&raw(json), || "ttl".into()).unwrap_err());
+            let expected = if code == "VALIDATION_ERROR" {
+                "ValidationError"
+            } else {
+                "InvalidRequest"
+            };
+            assert!(error.contains(expected), "{json}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_body_is_an_object_and_so_are_its_items() {
+        assert!(parse::<Put<'_>>(br#"{"value": 1, "ttl": 5}"#).is_ok());
+        assert!(parse::<Put<'_>>(br#"[1, 5]"#).is_err());
+        assert!(
+            parse::<Operations<BulkPut<'_>>>(br#"{"operations": [{"key": "a", "value": 1}]}"#)
+                .is_ok()
+        );
+        assert!(parse::<Operations<BulkPut<'_>>>(br#"{"operations": [["a", 1, 5]]}"#).is_err());
+    }
+}

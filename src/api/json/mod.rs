@@ -1,0 +1,299 @@
+//! The JSON API under `/api/v1`, as clients of Concord know it. `openapi.json` describes all of it.
+
+mod about;
+mod answer;
+mod body;
+mod error;
+mod query;
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+
+use super::route::Miss;
+use super::{Api, parse_key};
+use crate::server::{Admission, Body, Call, Fault, Response};
+use crate::store::{Command, Key, Operation, Outcome, Unavailable};
+
+use error::{Code, Error};
+use query::Query;
+
+const JSON: &str = "application/json";
+
+/// The machine-readable contract of this API.
+const OPENAPI: &str = include_str!("openapi.json");
+
+/// What the body of a request may have beyond a value, in bytes: its other fields, a long key, some space.
+const AROUND_A_VALUE: u64 = 64 * 1024;
+
+/// What the body of a bulk request may have, in bytes, unless a single value may have more.
+const BULK_BYTES: u64 = 64 * 1024 * 1024;
+
+/// What can be asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Endpoint {
+    /// `GET /api/v1/kv/{key}`
+    Get,
+    /// `PUT /api/v1/kv/{key}`
+    Put,
+    /// `DELETE /api/v1/kv/{key}`
+    Delete,
+    /// `POST /api/v1/kv/{key}/touch`
+    Touch,
+    /// `GET /api/v1/kv/{key}/ttl`
+    Ttl,
+    /// `GET /api/v1/kv`
+    List,
+    /// `POST /api/v1/kv/bulk`
+    BulkPut,
+    /// `POST /api/v1/kv/bulk/get`
+    BulkGet,
+    /// `POST /api/v1/kv/bulk/delete`
+    BulkDelete,
+    /// `POST /api/v1/kv/bulk/touch`
+    BulkTouch,
+    /// `GET /api/v1/health`
+    Health,
+    /// `GET /api/v1/status`
+    Status,
+    /// `GET /api/v1/openapi.json`
+    OpenApi,
+}
+
+/// What is to be done for a request to this API.
+pub(super) fn admit(
+    api: &Arc<Api>,
+    endpoint: Endpoint,
+    key_in_path: &str,
+    query: &str,
+) -> Result<Admission, Response> {
+    prepare(api, endpoint, key_in_path, query).map_err(Error::into_response)
+}
+
+fn prepare(
+    api: &Arc<Api>,
+    endpoint: Endpoint,
+    key_in_path: &str,
+    query: &str,
+) -> Result<Admission, Error> {
+    let api = Arc::clone(api);
+    let key = || parse_key(key_in_path).map_err(|error| Error::invalid_key(error, None));
+    // A value of escapes has twice its length. There are longer escapes, but hardly for all of a large value.
+    let one = 2 * api.limits.value_bytes + AROUND_A_VALUE;
+    let bulk = one.max(BULK_BYTES);
+    Ok(match endpoint {
+        Endpoint::Get => {
+            let (key, query) = (key()?, Query::parse(query)?);
+            answering(one, move |_| {
+                let entry = api.store.get(&key).ok_or_else(|| no_such(&key))?;
+                Ok(answer::value(entry, query.with_ttl))
+            })
+        }
+        Endpoint::Ttl => {
+            let key = key()?;
+            answering(one, move |_| {
+                let entry = api.store.get(&key).ok_or_else(|| no_such(&key))?;
+                // Its last moment may have come since.
+                let ttl = entry.expiry.map(|expiry| expiry.seconds_left().max(1));
+                Ok(answer::data(&BTreeMap::from([("ttl", ttl)])))
+            })
+        }
+        Endpoint::Put => {
+            let key = key()?;
+            writing(one, api, move |api, body| put(api, key, body))
+        }
+        Endpoint::Delete => {
+            let key = key()?;
+            // 200 also for a key that is not there.
+            let delete = Command::One(Operation::Delete { key });
+            writing(one, api, move |_, _| {
+                Ok((delete, Box::new(|_| Ok(answer::ok()))))
+            })
+        }
+        Endpoint::Touch => {
+            let key = key()?;
+            writing(one, api, move |_, body| touch(key, body))
+        }
+        Endpoint::List => {
+            let query = Query::parse(query)?;
+            answering(one, move |_| {
+                let listing = api.store.list(query.prefix, query.after);
+                let most = query.limit.unwrap_or(usize::MAX);
+                Ok(answer::listing(listing.take(most), query.with_ttl))
+            })
+        }
+        Endpoint::BulkGet => answering(bulk, move |body| bulk_get(&api, body)),
+        Endpoint::BulkPut => writing(bulk, api, bulk_put),
+        Endpoint::BulkDelete => writing(bulk, api, bulk_delete),
+        Endpoint::BulkTouch => writing(bulk, api, bulk_touch),
+        Endpoint::Health => answering(one, move |_| Ok(about::health(&api))),
+        Endpoint::Status => answering(one, move |_| Ok(about::status(&api))),
+        Endpoint::OpenApi => {
+            answering(one, |_| Ok(Response::new(200, JSON, Body::Static(OPENAPI))))
+        }
+    })
+}
+
+/// Something that is answered at once.
+fn answering(
+    limit: u64,
+    answer: impl FnOnce(&[u8]) -> Result<Response, Error> + Send + 'static,
+) -> Admission {
+    Admission::new(limit, move |mut call| {
+        let body = call.take_body();
+        respond(call, answer(&body));
+    })
+}
+
+/// How the outcome of a write is answered.
+type Answer = Box<dyn FnOnce(Outcome) -> Result<Response, Error> + Send>;
+
+/// A write that the body asks for, and that is answered once it is committed.
+fn writing(
+    limit: u64,
+    api: Arc<Api>,
+    read: impl FnOnce(&Api, &[u8]) -> Result<(Command, Answer), Error> + Send + 'static,
+) -> Admission {
+    Admission::new(limit, move |mut call| {
+        let body = call.take_body();
+        match read(&api, &body) {
+            Ok((command, answer)) => api.store.submit(command, move |result| {
+                respond(call, result.map_err(Error::from).and_then(answer));
+            }),
+            Err(error) => respond(call, Err(error)),
+        }
+    })
+}
+
+fn respond(call: Call, result: Result<Response, Error>) {
+    call.answer(result.unwrap_or_else(Error::into_response));
+}
+
+fn put(api: &Api, key: Key, body: &[u8]) -> Result<(Command, Answer), Error> {
+    let put: body::Put<'_> = body::parse(body)?;
+    let value = body::value(put.value, api.limits.value_bytes, || "value".into())?;
+    let ttl = put.ttl.map(|ttl| body::expiry(ttl, || "ttl".into()));
+    let expiry = ttl.transpose()?;
+    let put = Command::One(Operation::Put { key, value, expiry });
+    Ok((put, Box::new(|_| Ok(answer::ok()))))
+}
+
+fn touch(key: Key, body: &[u8]) -> Result<(Command, Answer), Error> {
+    let touch: body::Touch<'_> = body::parse(body)?;
+    let expiry = body::expiry(touch.ttl, || "ttl".into())?;
+    let missing = key.clone();
+    let answer = move |outcome| match outcome {
+        Outcome::NotFound => Err(no_such(&missing)),
+        _ => Ok(answer::ok()),
+    };
+    let touch = Command::One(Operation::Touch { key, expiry });
+    Ok((touch, Box::new(answer)))
+}
+
+fn bulk_put(api: &Api, body: &[u8]) -> Result<(Command, Answer), Error> {
+    let body: body::Operations<body::BulkPut<'_>> = body::parse(body)?;
+    body::check_batch(OPERATIONS, body.operations.len(), api.limits.batch)?;
+    let (mut keys, mut operations) = (Vec::new(), Vec::new());
+    for (n, body::Object(item)) in body.operations.iter().enumerate() {
+        let field = |name: &str| body::field(Some((OPERATIONS, n)), name);
+        let key = body::key(&item.key, || field("key"))?;
+        let value = body::value(item.value, api.limits.value_bytes, || field("value"))?;
+        let ttl = item.ttl.map(|ttl| body::expiry(ttl, || field("ttl")));
+        let expiry = ttl.transpose()?;
+        keys.push(key.clone());
+        operations.push(Operation::Put { key, value, expiry });
+    }
+    Ok(bulk(keys, operations))
+}
+
+fn bulk_touch(api: &Api, body: &[u8]) -> Result<(Command, Answer), Error> {
+    let body: body::Operations<body::BulkTouch<'_>> = body::parse(body)?;
+    body::check_batch(OPERATIONS, body.operations.len(), api.limits.batch)?;
+    let (mut keys, mut operations) = (Vec::new(), Vec::new());
+    for (n, body::Object(item)) in body.operations.iter().enumerate() {
+        let field = |name: &str| body::field(Some((OPERATIONS, n)), name);
+        let key = body::key(&item.key, || field("key"))?;
+        let expiry = body::expiry(item.ttl, || field("ttl"))?;
+        keys.push(key.clone());
+        operations.push(Operation::Touch { key, expiry });
+    }
+    Ok(bulk(keys, operations))
+}
+
+fn bulk_delete(api: &Api, body: &[u8]) -> Result<(Command, Answer), Error> {
+    let (keys, _) = bulk_keys(api, body)?;
+    let delete = |key: &Key| Operation::Delete { key: key.clone() };
+    let operations = keys.iter().map(delete).collect();
+    Ok(bulk(keys, operations))
+}
+
+fn bulk_get(api: &Api, body: &[u8]) -> Result<Response, Error> {
+    let (keys, with_ttl) = bulk_keys(api, body)?;
+    let entries = api.store.get_all(&keys);
+    Ok(answer::entries(keys, entries, with_ttl))
+}
+
+/// The keys that a body lists, each once, and whether it asks how long they have to live.
+fn bulk_keys(api: &Api, body: &[u8]) -> Result<(Vec<Key>, bool), Error> {
+    let body: body::Keys<'_> = body::parse(body)?;
+    body::check_batch(KEYS, body.keys.len(), api.limits.batch)?;
+    let mut keys = Vec::with_capacity(body.keys.len());
+    let mut seen = HashSet::with_capacity(body.keys.len());
+    for (n, body::Text(text)) in body.keys.iter().enumerate() {
+        let key = body::key(text, || body::field(Some((KEYS, n)), ""))?;
+        if seen.insert(key.clone()) {
+            keys.push(key);
+        }
+    }
+    Ok((keys, body.with_ttl.unwrap_or(false)))
+}
+
+const OPERATIONS: &str = "operations";
+const KEYS: &str = "keys";
+
+/// Operations on these keys, in this order, and the answer: what became of each key, of a repeated one what the last
+/// operation on it did.
+fn bulk(keys: Vec<Key>, operations: Vec<Operation>) -> (Command, Answer) {
+    let answer = move |outcome| {
+        let Outcome::Each(found) = outcome else {
+            return Err(Error::new(Code::Internal, "Internal server error"));
+        };
+        Ok(answer::each(&keys, &found))
+    };
+    (Command::Bulk(operations), Box::new(answer))
+}
+
+fn no_such(key: &Key) -> Error {
+    Error::new(Code::NotFound, "Key not found").detail("key", key.as_str())
+}
+
+impl From<Unavailable> for Error {
+    fn from(unavailable: Unavailable) -> Error {
+        Error::new(Code::ClusterUnavailable, unavailable.to_string())
+    }
+}
+
+/// The answer to a path or a method that there is not.
+pub(super) fn miss(miss: Miss) -> Response {
+    match miss {
+        Miss::Path => Error::new(Code::NotFound, "No such endpoint").into_response(),
+        Miss::Method(allow) => Error::new(Code::MethodNotAllowed, "Method not allowed")
+            .detail("allow", allow.as_str())
+            .into_response()
+            .with_header("Allow", allow),
+    }
+}
+
+/// The answer to what the server itself does not let through.
+pub(super) fn refuse(fault: Fault) -> Response {
+    let error = match fault {
+        Fault::Malformed(what) => {
+            Error::new(Code::InvalidRequest, format!("Malformed request: {what}"))
+        }
+        Fault::TooLarge { limit } => {
+            let message = format!("The body must not have more than {limit} bytes");
+            Error::new(Code::PayloadTooLarge, message).detail("limit", limit)
+        }
+        Fault::Internal => Error::new(Code::Internal, "Internal server error"),
+    };
+    error.into_response()
+}

@@ -1,0 +1,93 @@
+//! Query parameters.
+
+use super::error::{Code, Error};
+
+/// What queries may say. Parameters that an endpoint does not have are ignored, like those that nobody knows.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Query {
+    /// Whether to tell how long keys have to live.
+    pub(super) with_ttl: bool,
+    /// How many keys to list at most.
+    pub(super) limit: Option<usize>,
+    /// How the keys begin that are listed.
+    pub(super) prefix: String,
+    /// The key behind which the listing begins.
+    pub(super) after: Option<String>,
+}
+
+impl Query {
+    pub(super) fn parse(query: &str) -> Result<Query, Error> {
+        let mut parsed = Query::default();
+        let mut seen = Vec::new();
+        for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+            let wrong = |what: &str| {
+                Error::new(Code::ValidationError, format!("{name} must be {what}"))
+                    .detail("parameter", &*name)
+                    .detail("value", &*value)
+            };
+            match &*name {
+                "with_ttl" => match &*value {
+                    "true" => parsed.with_ttl = true,
+                    "false" => parsed.with_ttl = false,
+                    _ => return Err(wrong("true or false")),
+                },
+                "limit" => {
+                    let number = value.bytes().all(|b| b.is_ascii_digit()) && !value.is_empty();
+                    // More digits than fit: more than there can be keys.
+                    let limit = number.then(|| value.parse().unwrap_or(usize::MAX));
+                    let limit = limit.filter(|limit| *limit > 0);
+                    parsed.limit = Some(limit.ok_or_else(|| wrong("a whole number from 1 on"))?);
+                }
+                "prefix" => parsed.prefix = value.clone().into_owned(),
+                "after" => parsed.after = Some(value.clone().into_owned()),
+                _ => continue,
+            }
+            if seen.contains(&name) {
+                return Err(wrong("given once only"));
+            }
+            seen.push(name);
+        }
+        Ok(parsed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameters_are_decoded_and_unknown_ones_ignored() {
+        let query =
+            Query::parse("with_ttl=true&limit=10&prefix=a%3Ab&after=a%3Ab+c&x=%ff&&=").unwrap();
+        let expected = Query {
+            with_ttl: true,
+            limit: Some(10),
+            prefix: "a:b".into(),
+            after: Some("a:b c".into()),
+        };
+        assert_eq!(query, expected);
+        assert_eq!(Query::parse("").unwrap(), Query::default());
+        let huge = Query::parse("limit=99999999999999999999999").unwrap();
+        assert_eq!(huge.limit, Some(usize::MAX));
+    }
+
+    #[test]
+    fn what_is_out_of_range_is_refused() {
+        for query in [
+            "with_ttl",
+            "with_ttl=",
+            "with_ttl=1",
+            "with_ttl=True",
+            "limit=0",
+            "limit=-1",
+            "limit=1.0",
+            "limit=",
+            "limit=+1",
+            "limit=%20",
+            "limit=1&limit=1",
+            "prefix=a&prefix=b",
+        ] {
+            assert!(Query::parse(query).is_err(), "{query}");
+        }
+    }
+}
