@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::route::Miss;
 use super::{Api, RETRY_AFTER};
 use crate::server::{Admission, Body, Call, Fault, Response};
-use crate::store::{Command, Key, Operation, Store, Value};
+use crate::store::{Command, Failure, Key, Operation, Store, Value};
 
 const TEXT: &str = "text/plain; charset=utf-8";
 
@@ -83,9 +83,9 @@ fn write(store: &Store, command: Command, call: Call) {
     store.submit(command, move |result| {
         call.answer(match result {
             Ok(_) => Response::new(200, TEXT, Body::Static("")),
-            Err(unavailable) => {
-                line(503, &unavailable.to_string()).with_header("Retry-After", RETRY_AFTER.into())
-            }
+            Err(Failure::TimedOut) => line(504, &Failure::TimedOut.to_string()),
+            Err(Failure::Unavailable) => line(503, &Failure::Unavailable.to_string())
+                .with_header("Retry-After", RETRY_AFTER.into()),
         });
     });
 }

@@ -50,20 +50,29 @@ pub struct Size {
     pub bytes: usize,
 }
 
-/// The store cannot take writes: a write to the disk has failed. Reads go on.
-///
-/// The write that failed has not taken effect. It stays that way until the process is restarted: once a disk has failed
-/// to make something durable, nothing tells what it did with what it was given before.
+/// Why a write has not been answered with an outcome. Reads go on in any case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Unavailable;
+pub enum Failure {
+    /// The store takes no writes, and this one has not taken effect. Either a write to the disk has failed, and then it
+    /// stays that way until the process is restarted: once a disk has failed to make something durable, nothing tells
+    /// what it did with what it was given before. Or the disk takes too long over a write.
+    Unavailable,
+    /// The disk takes too long over this write. It may or may not take effect.
+    TimedOut,
+}
 
-impl fmt::Display for Unavailable {
+impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the store cannot be written to")
+        f.write_str(match self {
+            Failure::Unavailable => "the store cannot be written to",
+            Failure::TimedOut => {
+                "the store did not answer in time; the write may or may not have happened"
+            }
+        })
     }
 }
 
-impl std::error::Error for Unavailable {}
+impl std::error::Error for Failure {}
 
 impl Store {
     /// A store that keeps its data in memory only. Fails where there is no thread to be had.
@@ -73,12 +82,12 @@ impl Store {
 
     /// Opens the store in a directory, creating it if there is none, and loads it.
     ///
-    /// `deliver` is called on the thread that commits, with the answers of each batch, and must not wait; it has
+    /// `deliver` is called on threads of the store, with the answers of each batch, and must not wait; it has
     /// [`Answer::deliver`] called for each, on another thread.
     pub fn open(
         directory: &Path,
         durability: Durability,
-        deliver: impl Fn(Vec<Answer>) + Send + 'static,
+        deliver: impl Fn(Vec<Answer>) + Send + Sync + 'static,
     ) -> Result<Store, OpenError> {
         let map = Arc::new(Map::new());
         let journal = Journal::open(directory, durability, Arc::clone(&map), deliver)?;
@@ -137,13 +146,13 @@ impl Store {
     pub fn submit(
         &self,
         command: Command,
-        done: impl FnOnce(Result<Outcome, Unavailable>) + Send + 'static,
+        done: impl FnOnce(Result<Outcome, Failure>) + Send + 'static,
     ) {
         self.committer.submit(command, done);
     }
 
     /// Makes everything that was submitted durable. Nothing can be submitted any more.
-    pub fn close(&self) -> Result<(), Unavailable> {
+    pub fn close(&self) -> Result<(), Failure> {
         let journal = self.committer.journal.as_ref();
         journal.map_or(Ok(()), Journal::close)
     }
@@ -153,7 +162,7 @@ impl Committer {
     fn submit(
         &self,
         command: Command,
-        done: impl FnOnce(Result<Outcome, Unavailable>) + Send + 'static,
+        done: impl FnOnce(Result<Outcome, Failure>) + Send + 'static,
     ) {
         match &self.journal {
             None => done(Ok(self.map.execute(command))),

@@ -11,4 +11,5 @@ mod lsfr;
 mod options;
 mod run_sh;
 mod shutdown;
+mod slow_disk;
 mod values;

@@ -37,6 +37,8 @@ pub(super) enum Code {
     Internal,
     /// The store takes no writes.
     ClusterUnavailable,
+    /// The store did not answer in time.
+    Timeout,
 }
 
 impl Code {
@@ -51,6 +53,7 @@ impl Code {
             Code::BatchTooLarge => "BATCH_TOO_LARGE",
             Code::Internal => "INTERNAL",
             Code::ClusterUnavailable => "CLUSTER_UNAVAILABLE",
+            Code::Timeout => "TIMEOUT",
         }
     }
 
@@ -62,6 +65,7 @@ impl Code {
             Code::PayloadTooLarge | Code::BatchTooLarge => 413,
             Code::Internal => 500,
             Code::ClusterUnavailable => 503,
+            Code::Timeout => 504,
         }
     }
 }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use super::route::Miss;
 use super::{Api, parse_key};
 use crate::server::{Admission, Body, Call, Fault, Response};
-use crate::store::{Command, Key, Operation, Outcome, Unavailable};
+use crate::store::{Command, Failure, Key, Operation, Outcome};
 
 use error::{Code, Error};
 use query::Query;
@@ -266,9 +266,13 @@ fn no_such(key: &Key) -> Error {
     Error::new(Code::NotFound, "Key not found").detail("key", key.as_str())
 }
 
-impl From<Unavailable> for Error {
-    fn from(unavailable: Unavailable) -> Error {
-        Error::new(Code::ClusterUnavailable, unavailable.to_string())
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Error {
+        let code = match failure {
+            Failure::Unavailable => Code::ClusterUnavailable,
+            Failure::TimedOut => Code::Timeout,
+        };
+        Error::new(code, failure.to_string())
     }
 }
 

@@ -6,26 +6,29 @@
 //! never waits for the disk. The size of a batch is bound by the clients in flight.
 //!
 //! [`files`] knows the directory: lock, format, and the database in it. [`journals`] and [`manifest`] look for damage
-//! before that is opened, and [`record`] says how an entry looks in it.
+//! before that is opened, and [`record`] says how an entry looks in it. [`patience`] answers those whose write the disk
+//! does not get done.
 
 mod files;
 mod journals;
 mod manifest;
+mod patience;
 mod record;
 
 use std::fmt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 
 pub use files::OpenError;
 
-use super::{Command, Map, Outcome, Unavailable};
+use super::{Command, Failure, Map, Outcome};
 use files::Database;
+use patience::{Patience, UnderWay};
 
 /// The most commands in a batch: more than there are clients, as a rule, and few enough to be carried out and applied
 /// in a few milliseconds, which readers wait for.
@@ -41,6 +44,9 @@ const YIELDS: u32 = 2;
 
 /// How often what was only kept in the process's own buffers is handed to the operating system ([`Durability::None`]).
 const HAND_OVER: Duration = Duration::from_secs(1);
+
+/// How long closing may take: as long as requests under way are waited for before it.
+const CLOSING: Duration = Duration::from_secs(15);
 
 /// What an answered write means (contract, "Durability").
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,12 +70,15 @@ impl fmt::Display for Durability {
 }
 
 /// What is called with what came of a command.
-pub(super) type Completion = Box<dyn FnOnce(Result<Outcome, Unavailable>) + Send>;
+pub(super) type Completion = Box<dyn FnOnce(Result<Outcome, Failure>) + Send>;
+
+/// What is called with the answers of a batch.
+type Deliver = dyn Fn(Vec<Answer>) + Send + Sync;
 
 /// What came of a command, on its way to whoever submitted it.
 pub struct Answer {
     done: Completion,
-    result: Result<Outcome, Unavailable>,
+    result: Result<Outcome, Failure>,
 }
 
 impl Answer {
@@ -84,8 +93,10 @@ pub(super) struct Journal {
     /// `None` once closed. Unbounded, so that submitting never waits, and yet short: each connection of the server has
     /// one command under way at most. Held for a send, which does not wait.
     queue: Mutex<Option<Sender<Job>>>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    /// Disconnected when the journal thread has ended.
+    ended: Receiver<Result<(), Failure>>,
     failed: Arc<AtomicBool>,
+    under_way: Arc<UnderWay>,
 }
 
 struct Job {
@@ -99,70 +110,89 @@ impl Journal {
         directory: &Path,
         durability: Durability,
         map: Arc<Map>,
-        deliver: impl Fn(Vec<Answer>) + Send + 'static,
+        deliver: impl Fn(Vec<Answer>) + Send + Sync + 'static,
     ) -> Result<Journal, OpenError> {
         let (database, entries) = Database::open(directory, durability)?;
         map.load(entries);
         let (queue, jobs) = unbounded();
         let failed = Arc::new(AtomicBool::new(false));
+        let under_way = Arc::new(UnderWay::default());
+        let deliver: Arc<Deliver> = Arc::new(deliver);
+        let patience = Patience {
+            under_way: Arc::clone(&under_way),
+            jobs: jobs.clone(),
+            deliver: Arc::clone(&deliver),
+        };
         let writer = Writer {
             database,
             durability,
             map,
             failed: Arc::clone(&failed),
+            under_way: Arc::clone(&under_way),
             kept_since: None,
         };
-        let thread = thread::Builder::new()
+        let (end, ended) = bounded(1);
+        let thread_error =
+            |error| OpenError::Io("start the journal thread for", directory.into(), error);
+        patience.start().map_err(thread_error)?;
+        thread::Builder::new()
             .name("journal".into())
-            .spawn(move || writer.run(&jobs, deliver))
-            .map_err(|error| {
-                OpenError::Io("start the journal thread for", directory.into(), error)
-            })?;
+            .spawn(move || {
+                let _ended = Ended(Arc::clone(&writer.under_way));
+                let _ = end.send(writer.run(&jobs, &*deliver)); // has room for one
+            })
+            .map_err(thread_error)?;
         Ok(Journal {
             queue: Mutex::new(Some(queue)),
-            thread: Mutex::new(Some(thread)),
+            ended,
             failed,
+            under_way,
         })
     }
 
     pub(super) fn submit(&self, command: Command, done: Completion) {
         let job = Job { command, done };
         let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
-        // It is closed at the end only, or gone if it has panicked.
         let refused = match &*queue {
-            Some(queue) => queue.send(job).err().map(|refused| refused.into_inner()),
-            None => Some(job),
+            Some(queue) if !self.under_way.is_stalled() => {
+                queue.send(job).err().map(|refused| refused.into_inner())
+            }
+            _ => Some(job),
         };
         drop(queue);
         if let Some(job) = refused {
-            (job.done)(Err(Unavailable));
+            (job.done)(Err(Failure::Unavailable));
         }
     }
 
-    /// Whether no write has failed.
+    /// Whether no write has failed, or takes too long.
     pub(super) fn is_available(&self) -> bool {
-        !self.failed.load(Ordering::Acquire)
+        !self.failed.load(Ordering::Acquire) && !self.under_way.is_stalled()
     }
 
-    /// Commits what has been submitted, makes it durable, and ends the thread.
-    pub(super) fn close(&self) -> Result<(), Unavailable> {
+    /// Commits what has been submitted, makes it durable, and ends the thread. Gives up where the disk takes too long.
+    pub(super) fn close(&self) -> Result<(), Failure> {
         drop(
             self.queue
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
                 .take(),
         );
-        let thread = self
-            .thread
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
-        let ended = thread.is_none_or(|thread| thread.join().is_ok());
-        if ended && !self.failed.load(Ordering::Acquire) {
-            Ok(())
-        } else {
-            Err(Unavailable)
+        match self.ended.recv_timeout(CLOSING) {
+            Ok(result) => result,
+            Err(RecvTimeoutError::Timeout) => Err(Failure::TimedOut),
+            // It has panicked.
+            Err(RecvTimeoutError::Disconnected) => Err(Failure::Unavailable),
         }
+    }
+}
+
+/// Tells that the journal thread has ended, however it did.
+struct Ended(Arc<UnderWay>);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        self.0.end_for_good();
     }
 }
 
@@ -173,13 +203,15 @@ struct Writer {
     map: Arc<Map>,
     /// Set for good when a write to disk has failed.
     failed: Arc<AtomicBool>,
+    /// The batch that is being written.
+    under_way: Arc<UnderWay>,
     /// Since when something that was written has not been handed to the operating system ([`Durability::None`]).
     kept_since: Option<Instant>,
 }
 
 impl Writer {
     /// Commits batch after batch until the queue is closed and empty.
-    fn run(mut self, jobs: &Receiver<Job>, deliver: impl Fn(Vec<Answer>)) {
+    fn run(mut self, jobs: &Receiver<Job>, deliver: &Deliver) -> Result<(), Failure> {
         let mut previous = 0;
         loop {
             match jobs.recv_timeout(HAND_OVER) {
@@ -201,26 +233,30 @@ impl Writer {
         if let Err(error) = self.database.sync() {
             self.fail(&error);
         }
+        if self.failed.load(Ordering::Acquire) {
+            Err(Failure::Unavailable)
+        } else {
+            Ok(())
+        }
     }
 
-    /// Makes a batch durable, then visible, and returns the answers.
+    /// Makes a batch durable, then visible, and returns the answers that are still waited for.
     fn commit(&mut self, jobs: Vec<Job>) -> Vec<Answer> {
-        let mut answers = Vec::with_capacity(jobs.len());
         if self.failed.load(Ordering::Acquire) {
-            answers.extend(jobs.into_iter().map(|job| Answer {
+            let refused = |job: Job| Answer {
                 done: job.done,
-                result: Err(Unavailable),
-            }));
-            return answers;
+                result: Err(Failure::Unavailable),
+            };
+            return jobs.into_iter().map(refused).collect();
         }
+        let (mut completions, mut results) = (Vec::with_capacity(jobs.len()), Vec::new());
         let ((), changes) = self.map.stage(|staged| {
             for Job { command, done } in jobs {
-                answers.push(Answer {
-                    done,
-                    result: Ok(command.execute(staged)),
-                });
+                completions.push(done);
+                results.push(Ok(command.execute(staged)));
             }
         });
+        self.under_way.begin(completions);
         match self.database.write(&changes) {
             Ok(()) => {
                 self.map.apply(changes);
@@ -230,12 +266,14 @@ impl Writer {
             }
             Err(error) => {
                 self.fail(&error);
-                answers
-                    .iter_mut()
-                    .for_each(|answer| answer.result = Err(Unavailable));
+                results.fill(Err(Failure::Unavailable));
             }
         }
-        answers
+        let completions = self.under_way.end().into_iter();
+        completions
+            .zip(results)
+            .map(|(done, result)| Answer { done, result })
+            .collect()
     }
 
     fn hand_over(&mut self) {

@@ -1,0 +1,108 @@
+//! A disk that does not get done: those who wait for it are told so, and reads go on.
+
+use std::cell::Cell;
+use std::fs::File;
+use std::path::Path;
+use std::process::Command;
+
+use crate::directory::Directory;
+use crate::process::{Server, is_root, wait_for};
+
+#[test]
+fn a_write_that_the_disk_does_not_end_is_answered_and_counts_if_it_ends() {
+    if !is_root("mounting and freezing a file system") {
+        return;
+    }
+    let directory = Directory::new();
+    let (image, mount) = (
+        directory.path().join("image"),
+        directory.path().join("disk"),
+    );
+    File::create(&image).unwrap().set_len(200 << 20).unwrap();
+    std::fs::create_dir(&mount).unwrap();
+    run(Command::new("mkfs.ext4").arg("-q").arg(&image));
+    run(Command::new("mount")
+        .args(["-o", "loop"])
+        .arg(&image)
+        .arg(&mount));
+    let disk = Disk {
+        mount: &mount,
+        frozen: Cell::new(false),
+    };
+    let data = mount.join("data");
+    let mut server = Server::start(&["--working-dir", data.to_str().unwrap()]);
+    server.put("/kv/before", "1").expect(200, "");
+
+    disk.freeze();
+    // One that has reached the disk, and one behind it.
+    let mut first = server.connect();
+    first.write("PUT /kv/first HTTP/1.1\r\nHost: test\r\nContent-Length: 1\r\n\r\n1");
+    let mut second = server.connect();
+    second.write(
+        "PUT /api/v1/kv/second HTTP/1.1\r\nHost: test\r\nContent-Length: 11\r\n\r\n{\"value\":1}",
+    );
+    first.read("PUT").expect(
+        504,
+        "the store did not answer in time; the write may or may not have happened\n",
+    );
+    let answer = second.read("PUT");
+    assert!(
+        answer.status == 503 && answer.text().contains("CLUSTER_UNAVAILABLE")
+            || answer.status == 504 && answer.text().contains("TIMEOUT"),
+        "{answer:?}"
+    );
+    server.wait_for_log("the disk has not ended a write");
+    // From here on, at once.
+    let refused = server.put("/kv/third", "1");
+    refused.expect(503, "the store cannot be written to\n");
+    assert_eq!(refused.header("retry-after"), Some("5"));
+    assert_eq!(server.get("/api/v1/health").status, 503);
+    server.get("/kv/before").expect(200, "1");
+    server.get("/kv/first").expect(404, "key not found\n");
+
+    disk.thaw();
+    server.wait_for_log("the disk is writing again");
+    wait_for("the first write", || {
+        (server.get("/kv/first").status == 200).then_some(())
+    });
+    server.put("/kv/third", "1").expect(200, "");
+    assert_eq!(server.get("/api/v1/health").status, 200);
+    server.signal("-TERM");
+    assert!(server.wait().0.success());
+    let server = Server::start(&["--working-dir", data.to_str().unwrap()]);
+    for key in ["before", "first", "third"] {
+        server.get(&format!("/kv/{key}")).expect(200, "1");
+    }
+    drop(server);
+}
+
+/// A mounted file system. Whatever is frozen is let go, and unmounted, when this is dropped.
+struct Disk<'a> {
+    mount: &'a Path,
+    frozen: Cell<bool>,
+}
+
+impl Disk<'_> {
+    fn freeze(&self) {
+        run(Command::new("fsfreeze").arg("--freeze").arg(self.mount));
+        self.frozen.set(true);
+    }
+
+    fn thaw(&self) {
+        self.frozen.set(false);
+        run(Command::new("fsfreeze").arg("--unfreeze").arg(self.mount));
+    }
+}
+
+impl Drop for Disk<'_> {
+    fn drop(&mut self) {
+        if self.frozen.get() {
+            self.thaw();
+        }
+        let _ = Command::new("umount").arg("-l").arg(self.mount).status();
+    }
+}
+
+fn run(command: &mut Command) {
+    assert!(command.status().unwrap().success(), "{command:?}");
+}
