@@ -4,7 +4,7 @@ use super::state::State;
 use super::{Entry, Expiry, Key, Value};
 
 /// The most keys that one [`Command::Sweep`] removes. Readers wait for it, about a microsecond a key.
-pub(super) const SWEPT_AT_ONCE: usize = 512;
+pub(super) const SWEPT_AT_ONCE: usize = 256;
 
 /// A write. Commands take effect one after the other, each whole or not at all.
 #[derive(Clone, Debug)]

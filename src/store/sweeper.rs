@@ -12,6 +12,10 @@ use super::{Command, Committer, Outcome};
 /// How often the sweeper looks for keys that have expired.
 const INTERVAL: Duration = Duration::from_millis(100);
 
+/// How long to leave the map to others between two steps. The lock is not fair: whoever takes it again at once keeps out
+/// those who are just waking up for it.
+const PAUSE: Duration = Duration::from_micros(500);
+
 /// A thread that sweeps until this is dropped.
 pub(super) struct Sweeper {
     _until_dropped: Sender<()>,
@@ -38,7 +42,7 @@ fn run(committer: &Committer, dropped: &Receiver<()>) {
                 let _ = done.send(outcome); // has room for one
             });
             match result.recv() {
-                Ok(Ok(Outcome::Swept(_))) => {}
+                Ok(Ok(Outcome::Swept(_))) => thread::sleep(PAUSE),
                 // The store takes no writes, or is being closed.
                 _ => break,
             }
