@@ -65,6 +65,11 @@ impl Entries {
         Some(old)
     }
 
+    /// All of them, in no order.
+    pub(super) fn iter(&self) -> hash_map::Iter<'_, Key, Entry> {
+        self.entries.iter()
+    }
+
     /// How many there are, those that have expired and are still here included.
     pub(super) fn len(&self) -> usize {
         self.entries.len()

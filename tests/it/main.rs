@@ -9,6 +9,7 @@ mod durability;
 mod http;
 mod lsfr;
 mod options;
+mod reclaim;
 mod run_sh;
 mod shutdown;
 mod slow_disk;

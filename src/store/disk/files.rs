@@ -206,6 +206,11 @@ impl Database {
         Ok(())
     }
 
+    /// Bytes that the files of the entries take up, those of removed ones included.
+    pub(super) fn used(&self) -> u64 {
+        self.entries.disk_space()
+    }
+
     /// Hands what has been written to the operating system.
     pub(super) fn hand_over(&self) -> fjall::Result<()> {
         self.fjall.persist(PersistMode::Buffer)

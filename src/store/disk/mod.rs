@@ -45,6 +45,15 @@ const YIELDS: u32 = 2;
 /// How often what was only kept in the process's own buffers is handed to the operating system ([`Durability::None`]).
 const HAND_OVER: Duration = Duration::from_secs(1);
 
+/// How long to wait, after something has been removed, before space is reclaimed: more may be removed meanwhile.
+const RECLAIM: Duration = Duration::from_secs(2);
+
+/// How much space files may take up before it is reclaimed.
+const GARBAGE_BYTES: u64 = 8 << 20;
+
+/// How many bytes of entries may be written anew to reclaim space. Writes wait for it, some tens of milliseconds.
+const REWRITTEN_BYTES: u64 = 2 << 20;
+
 /// How long closing may take: as long as requests under way are waited for before it.
 const CLOSING: Duration = Duration::from_secs(15);
 
@@ -130,6 +139,7 @@ impl Journal {
             failed: Arc::clone(&failed),
             under_way: Arc::clone(&under_way),
             kept_since: None,
+            removed_since: None,
         };
         let (end, ended) = bounded(1);
         let thread_error =
@@ -207,6 +217,8 @@ struct Writer {
     under_way: Arc<UnderWay>,
     /// Since when something that was written has not been handed to the operating system ([`Durability::None`]).
     kept_since: Option<Instant>,
+    /// Since when there has been something that was removed, and may take up space.
+    removed_since: Option<Instant>,
 }
 
 impl Writer {
@@ -228,6 +240,13 @@ impl Writer {
                 .is_some_and(|since| since.elapsed() >= HAND_OVER)
             {
                 self.hand_over();
+            }
+            if self
+                .removed_since
+                .is_some_and(|since| since.elapsed() >= RECLAIM)
+            {
+                self.removed_since = None;
+                self.reclaim();
             }
         }
         if let Err(error) = self.database.sync() {
@@ -259,6 +278,9 @@ impl Writer {
         self.under_way.begin(completions);
         match self.database.write(&changes) {
             Ok(()) => {
+                if changes.entries.values().any(Option::is_none) {
+                    self.removed_since.get_or_insert_with(Instant::now);
+                }
                 self.map.apply(changes);
                 if self.durability == Durability::None {
                     self.kept_since.get_or_insert_with(Instant::now);
@@ -274,6 +296,19 @@ impl Writer {
             .zip(results)
             .map(|(done, result)| Answer { done, result })
             .collect()
+    }
+
+    /// Gives back the space of removed entries where it is much and few are left: these are written anew, as the beginning
+    /// of a generation. Where many are left, space is reclaimed as fjall merges its files, which takes further writes.
+    fn reclaim(&mut self) {
+        let (used, left) = (self.database.used(), self.map.bytes() as u64);
+        if self.failed.load(Ordering::Acquire) || used < GARBAGE_BYTES || left > REWRITTEN_BYTES {
+            return;
+        }
+        let ((), changes) = self.map.stage(|staged| staged.write_anew());
+        if let Err(error) = self.database.write(&changes) {
+            self.fail(&error);
+        }
     }
 
     fn hand_over(&mut self) {
