@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
+use serde_json::{Value, json};
+
 use crate::process::PATIENCE;
 
 /// A connection to a server.
@@ -34,6 +36,45 @@ impl Response {
     pub fn expect(&self, status: u16, text: &str) {
         let body = String::from_utf8_lossy(&self.body);
         assert_eq!((self.status, &*body), (status, text));
+    }
+
+    /// The body, which must be JSON and say so.
+    #[track_caller]
+    pub fn json(&self) -> Value {
+        assert_eq!(self.header("content-type"), Some("application/json"));
+        serde_json::from_slice(&self.body)
+            .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&self.body)))
+    }
+
+    /// Checks that this is a success of the JSON API with exactly that body.
+    #[track_caller]
+    pub fn expect_json(&self, text: &str) {
+        self.json();
+        self.expect(200, text);
+    }
+
+    /// Checks that this is a success of the JSON API with that data.
+    #[track_caller]
+    pub fn expect_data(&self, data: Value) {
+        assert_eq!(
+            (self.status, self.json()),
+            (200, json!({"status": "ok", "data": data}))
+        );
+    }
+
+    /// Checks that this is an error of the JSON API, with these details; null if it has none. Returns the message.
+    #[track_caller]
+    pub fn expect_error(&self, status: u16, code: &str, details: Value) -> String {
+        let mut body = self.json();
+        let message = body["error"]["message"].take();
+        let mut expected = json!({"status": "error", "error": {"code": code, "message": null}});
+        if !details.is_null() {
+            expected["error"]["details"] = details;
+        }
+        assert_eq!((self.status, body), (status, expected), "{message}");
+        let message = message.as_str().unwrap();
+        assert!(!message.is_empty());
+        message.to_owned()
     }
 }
 
@@ -93,14 +134,39 @@ impl Client {
                 None => break,
             }
         }
-        let length = headers["content-length"].parse().unwrap();
-        let mut body = vec![0; if method == "HEAD" { 0 } else { length }];
-        self.reader.read_exact(&mut body)?;
+        let mut body = Vec::new();
+        if method == "HEAD" {
+            // Announces a body, and has none.
+        } else if let Some(length) = headers.get("content-length") {
+            assert_eq!(headers.get("transfer-encoding"), None);
+            body.resize(length.parse().unwrap(), 0);
+            self.reader.read_exact(&mut body)?;
+        } else if let Some(encoding) = headers.get("transfer-encoding") {
+            assert_eq!(encoding, "chunked");
+            while self.read_chunk(&mut body)? {}
+        } else {
+            assert_eq!(headers["connection"], "close", "a body without an end");
+            self.reader.read_to_end(&mut body)?;
+        }
         Ok(Response {
             status,
             headers,
             body,
         })
+    }
+
+    /// Reads a chunk. Returns whether there is another.
+    fn read_chunk(&mut self, body: &mut Vec<u8>) -> std::io::Result<bool> {
+        let mut line = String::new();
+        self.reader.read_line(&mut line)?;
+        let length = line.strip_suffix("\r\n").expect("a chunk's length");
+        let length = usize::from_str_radix(length, 16).expect("a chunk's length");
+        let start = body.len();
+        body.resize(start + length + 2, 0);
+        self.reader.read_exact(&mut body[start..])?;
+        assert!(body.ends_with(b"\r\n"), "a chunk's end");
+        body.truncate(start + length);
+        Ok(length > 0)
     }
 
     /// Checks that the server closes the connection without sending anything more.

@@ -7,6 +7,7 @@ mod process;
 mod connections;
 mod durability;
 mod http;
+mod json;
 mod lsfr;
 mod options;
 mod reclaim;

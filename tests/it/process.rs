@@ -8,7 +8,10 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Resource, Rlimit};
+
 use crate::client::{Client, Response};
+use crate::directory::Directory;
 
 /// Long enough for anything that happens at all, on the slowest day.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -27,6 +30,27 @@ impl Server {
         let mut command = Command::new(env!("CARGO_BIN_EXE_threadkv"));
         command.args(["--port", "0"]).args(options);
         Server::spawn(command)
+    }
+
+    /// Starts the real binary in a directory on whose disk it can be made to fail, see [`Server::fail_disk`].
+    pub fn start_in(directory: &Directory) -> Server {
+        let mut command = Command::new("sh");
+        // Writing beyond a limit kills by default. Ignored, it is an error like that of a full disk.
+        command
+            .args(["-c", r#"trap "" XFSZ; exec "$0" "$@""#])
+            .args([env!("CARGO_BIN_EXE_threadkv"), "--port", "0"])
+            .args(["--working-dir", directory.path_str()]);
+        Server::spawn(command)
+    }
+
+    /// From now on nothing can be written to any file.
+    pub fn fail_disk(&self) {
+        let none = Rlimit {
+            current: Some(0),
+            maximum: Some(0),
+        };
+        let pid = Pid::from_raw(self.pid() as i32);
+        rustix::process::prlimit(pid, Resource::Fsize, none).unwrap();
     }
 
     /// Starts a command that becomes a server and waits until it listens.
@@ -90,6 +114,10 @@ impl Server {
 
     pub fn put(&self, path: &str, body: impl AsRef<[u8]>) -> Response {
         self.send("PUT", path, body)
+    }
+
+    pub fn post(&self, path: &str, body: impl AsRef<[u8]>) -> Response {
+        self.send("POST", path, body)
     }
 
     pub fn delete(&self, path: &str) -> Response {
