@@ -8,6 +8,7 @@ mod connections;
 mod durability;
 mod http;
 mod json;
+mod json_bulk;
 mod json_values;
 mod lsfr;
 mod options;
