@@ -9,6 +9,7 @@ mod durability;
 mod http;
 mod json;
 mod json_bulk;
+mod json_expiry;
 mod json_values;
 mod lsfr;
 mod options;
