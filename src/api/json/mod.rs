@@ -82,7 +82,7 @@ fn prepare(
     let bulk = one.max(BULK_BYTES);
     Ok(match endpoint {
         Endpoint::Get => {
-            let (key, query) = (key()?, Query::parse(query)?);
+            let (key, query) = (key()?, Query::parse(query, &["with_ttl"])?);
             answering(one, move |_| {
                 let entry = api.store.get(&key).ok_or_else(|| no_such(&key))?;
                 Ok(answer::value(entry, query.with_ttl))
@@ -114,7 +114,7 @@ fn prepare(
             writing(one, api, move |_, body| touch(key, body))
         }
         Endpoint::List => {
-            let query = Query::parse(query)?;
+            let query = Query::parse(query, &["with_ttl", "limit", "prefix", "after"])?;
             answering(one, move |_| {
                 let listing = api.store.list(query.prefix, query.after);
                 let most = query.limit.unwrap_or(usize::MAX);

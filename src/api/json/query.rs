@@ -16,10 +16,14 @@ pub(super) struct Query {
 }
 
 impl Query {
-    pub(super) fn parse(query: &str) -> Result<Query, Error> {
+    /// Reads the parameters of those names.
+    pub(super) fn parse(query: &str, names: &[&str]) -> Result<Query, Error> {
         let mut parsed = Query::default();
         let mut seen = Vec::new();
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+            if !names.contains(&&*name) {
+                continue;
+            }
             let wrong = |what: &str| {
                 Error::new(Code::ValidationError, format!("{name} must be {what}"))
                     .detail("parameter", &*name)
@@ -55,10 +59,13 @@ impl Query {
 mod tests {
     use super::*;
 
+    fn parse(query: &str) -> Result<Query, Error> {
+        Query::parse(query, &["with_ttl", "limit", "prefix", "after"])
+    }
+
     #[test]
     fn parameters_are_decoded_and_unknown_ones_ignored() {
-        let query =
-            Query::parse("with_ttl=true&limit=10&prefix=a%3Ab&after=a%3Ab+c&x=%ff&&=").unwrap();
+        let query = parse("with_ttl=true&limit=10&prefix=a%3Ab&after=a%3Ab+c&x=%ff&&=").unwrap();
         let expected = Query {
             with_ttl: true,
             limit: Some(10),
@@ -66,8 +73,8 @@ mod tests {
             after: Some("a:b c".into()),
         };
         assert_eq!(query, expected);
-        assert_eq!(Query::parse("").unwrap(), Query::default());
-        let huge = Query::parse("limit=99999999999999999999999").unwrap();
+        assert_eq!(parse("").unwrap(), Query::default());
+        let huge = parse("limit=99999999999999999999999").unwrap();
         assert_eq!(huge.limit, Some(usize::MAX));
     }
 
@@ -87,7 +94,7 @@ mod tests {
             "limit=1&limit=1",
             "prefix=a&prefix=b",
         ] {
-            assert!(Query::parse(query).is_err(), "{query}");
+            assert!(parse(query).is_err(), "{query}");
         }
     }
 }
