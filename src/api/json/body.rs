@@ -19,6 +19,9 @@ const MAX_TTL: u64 = 100 * 365 * 24 * 60 * 60;
 /// How deep lists and objects in a value may be nested: as deep as most who parse JSON go along.
 const MAX_DEPTH: usize = 128;
 
+/// How much of both ends of a long message about a body is kept, in bytes.
+const QUOTED: usize = 100;
+
 /// Body of `PUT /api/v1/kv/{key}`.
 #[derive(Deserialize)]
 pub(super) struct Put<'a> {
@@ -100,12 +103,25 @@ pub(super) fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Error> 
     let text = std::str::from_utf8(body)
         .map_err(|_| Error::new(Code::InvalidRequest, "The body must be UTF-8"))?;
     let Object(parsed) = serde_json::from_str(text).map_err(|error| {
-        let message = format!("The body is not as expected: {error}");
+        let message = format!(
+            "The body is not as expected: {}",
+            shorten(error.to_string())
+        );
         Error::new(Code::InvalidRequest, message)
             .detail("line", error.line())
             .detail("column", error.column())
     })?;
     Ok(parsed)
+}
+
+/// The beginning and the end of a long text. Messages of serde quote what they did not expect, all of it.
+fn shorten(text: String) -> String {
+    if text.len() <= 2 * QUOTED {
+        return text;
+    }
+    let start = text.floor_char_boundary(QUOTED);
+    let end = text.ceil_char_boundary(text.len() - QUOTED);
+    format!("{} … {}", &text[..start], &text[end..])
 }
 
 /// Checks how many items a bulk request has.
