@@ -79,12 +79,13 @@ pub(super) fn entries(keys: Vec<Key>, entries: Vec<Option<Entry>>, with_ttl: boo
     stream(keys.into_iter().zip(entries), Some(OK), with_ttl)
 }
 
-/// Keys and their entries, while they are still there.
+/// Keys and their entries, while they are still there; `most` at most, and fewer only if there are no more.
 pub(super) fn listing(
     listing: impl Iterator<Item = (Key, Entry)> + Send + 'static,
+    most: usize,
     with_ttl: bool,
 ) -> Response {
-    let live = listing.filter(|(_, entry)| entry.is_live());
+    let live = listing.filter(|(_, entry)| entry.is_live()).take(most);
     stream(live.map(|(key, entry)| (key, Some(entry))), None, with_ttl)
 }
 

@@ -118,7 +118,7 @@ fn prepare(
             answering(one, move |_| {
                 let listing = api.store.list(query.prefix, query.after);
                 let most = query.limit.unwrap_or(usize::MAX);
-                Ok(answer::listing(listing.take(most), query.with_ttl))
+                Ok(answer::listing(listing, most, query.with_ttl))
             })
         }
         Endpoint::BulkGet => answering(bulk, move |body| bulk_get(&api, body)),
