@@ -10,6 +10,7 @@ mod http;
 mod json;
 mod json_bulk;
 mod json_expiry;
+mod json_hostile;
 mod json_listing;
 mod json_server;
 mod json_values;
