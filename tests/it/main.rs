@@ -8,6 +8,7 @@ mod connections;
 mod durability;
 mod http;
 mod json;
+mod json_bodies;
 mod json_bulk;
 mod json_expiry;
 mod json_hostile;
