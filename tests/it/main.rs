@@ -1,6 +1,7 @@
 //! What threadkv promises, checked from outside: the real binary, real sockets, one file a promise.
 
 mod client;
+mod description;
 mod directory;
 mod process;
 
@@ -16,6 +17,7 @@ mod json_listing;
 mod json_server;
 mod json_values;
 mod lsfr;
+mod openapi;
 mod options;
 mod reclaim;
 mod run_sh;
