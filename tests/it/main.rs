@@ -17,6 +17,7 @@ mod json_listing;
 mod json_server;
 mod json_values;
 mod lsfr;
+mod model;
 mod openapi;
 mod options;
 mod reclaim;
