@@ -13,13 +13,14 @@
 //! * [`server`] owns sockets and threads: it accepts, queues, reads bodies, writes answers, survives what clients do,
 //!   and drains at the end. It knows nothing of keys; it hands each request to a [`server::Service`].
 //! * [`store`] owns keys and values, and what may be done to them. It knows no HTTP.
-//! * [`api`] is the `Service` that joins the two: requests become commands, outcomes become responses.
+//! * [`api`] is the `Service` that joins the two: requests become commands, outcomes become responses. There are two APIs
+//!   over the same keys, `api/plain.rs` and `api/json`, and one table of paths for both, `api/route.rs`.
 //!
 //! [`options`] turns the command line into a [`options::Config`] that the rest may trust, [`logging`] sends log lines to
 //! stderr, and `main` wires them together and waits for a signal.
 //!
 //! To read it in the order in which a request flows: `main.rs`, `server/mod.rs`, `server/listener.rs`,
-//! `server/connections.rs`, `server/pool.rs`, `api/mod.rs`, `store/mod.rs`, `server/call.rs`.
+//! `server/connections.rs`, `server/pool.rs`, `api/mod.rs`, `api/plain.rs`, `store/mod.rs`, `server/call.rs`.
 
 // Tests may; elsewhere a comment has to show why it cannot happen.
 #![cfg_attr(

@@ -123,6 +123,7 @@ impl Store {
             map: Arc::clone(&self.committer.map),
             prefix,
             next: Some(after.map_or(Bound::Unbounded, Bound::Excluded)),
+            step: FIRST_STEP,
             fetched: Vec::new().into_iter(),
         }
     }
@@ -177,8 +178,13 @@ pub struct Listing {
     prefix: String,
     /// Where to go on; `None` at the end.
     next: Option<Bound<String>>,
+    /// How many keys to fetch next.
+    step: usize,
     fetched: std::vec::IntoIter<(Key, Entry)>,
 }
+
+/// How many keys a listing fetches at first; then twice as many each time. Many of them ask for a few keys only.
+const FIRST_STEP: usize = 16;
 
 impl Iterator for Listing {
     type Item = (Key, Entry);
@@ -189,9 +195,9 @@ impl Iterator for Listing {
                 return Some(entry);
             }
             let from = self.next.take()?;
-            let page = self
-                .map
-                .page(&self.prefix, from.as_ref().map(String::as_str), usize::MAX);
+            let from = from.as_ref().map(String::as_str);
+            let page = self.map.page(&self.prefix, from, self.step);
+            self.step = self.step.saturating_mul(2);
             let next = page.next.map(|key| key.as_str().to_owned());
             self.next = next.map(Bound::Excluded);
             self.fetched = page.entries.into_iter();
