@@ -1,11 +1,12 @@
 //! What the server tells about itself, while all is well and while it is not.
 
+use std::net::TcpStream;
 use std::time::SystemTime;
 
 use serde_json::{Value, json};
 
 use crate::directory::Directory;
-use crate::process::Server;
+use crate::process::{Server, wait_for};
 
 /// Checks that this is now, as the seed writes it: `2025-01-20T12:00:00Z`.
 #[track_caller]
@@ -208,7 +209,10 @@ fn a_server_that_is_stopping_says_that_it_is_not_healthy() {
     // So that it has come in before the signal does: requests are let in in the order of their connections.
     assert_eq!(server.get("/api/v1/health").status, 200);
     server.signal("-TERM");
-    server.wait_for_log("draining");
+    // That newcomers are refused is what shows that it is stopping.
+    wait_for("the server to stop listening", || {
+        TcpStream::connect(server.address).err()
+    });
     client.write("x".repeat(1000));
     let answer = client.read("GET");
     assert_eq!(answer.status, 503);
