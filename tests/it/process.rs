@@ -100,7 +100,11 @@ impl Server {
 
     /// A new connection.
     pub fn connect(&self) -> Client {
-        Client::connect(self.address)
+        Client::try_connect(self.address).unwrap_or_else(|error| {
+            // Most likely it has ended, and its last words say why.
+            let log: Vec<String> = self.log.try_iter().collect();
+            panic!("{error}: {}, which has logged {log:#?}", self.address)
+        })
     }
 
     /// One request on a connection of its own.
