@@ -15,9 +15,12 @@ use std::fmt;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use fjall::compaction::Leveled;
+use fjall::config::{BlockSizePolicy, FilterPolicy};
 use fjall::{Database as Fjall, Keyspace, KeyspaceCreateOptions, PersistMode};
 
 use super::super::entries::Entries;
@@ -37,6 +40,13 @@ const ENTRIES: &str = "entries-";
 /// Entries in fjall's memory before they are sorted into a file. They are in the map as well, so less than its 64 MiB;
 /// from 4 to 64 MiB the rate of writes was the same within the noise, and the space on disk grew.
 const MEMTABLE_BYTES: u64 = 16 << 20;
+
+/// How many of the sorted files that tables in memory become are merged into the rest at a time. More of them mean less
+/// merging and more space that is taken up by what was overwritten.
+const FILES_BEFORE_MERGE: u8 = 8;
+
+/// What is read from a file at a time.
+const BLOCK_BYTES: u32 = 32 << 10;
 
 /// Journals are given up beyond this: recovery reads all of them, and they count towards the space on disk.
 const JOURNAL_BYTES: u64 = 64 << 20;
@@ -357,7 +367,13 @@ fn load(store: &Path) -> Result<Loaded, Failure> {
 
 fn keyspace(fjall: &Fjall, name: &str) -> fjall::Result<Keyspace> {
     fjall.keyspace(name, || {
-        KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES)
+        let merge = Leveled::default().with_l0_threshold(FILES_BEFORE_MERGE);
+        KeyspaceCreateOptions::default()
+            .max_memtable_size(MEMTABLE_BYTES)
+            .compaction_strategy(Arc::new(merge))
+            // Entries are read from end to end only, when the store is opened.
+            .filter_policy(FilterPolicy::disabled())
+            .data_block_size_policy(BlockSizePolicy::all(BLOCK_BYTES))
     })
 }
 
