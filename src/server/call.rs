@@ -117,7 +117,7 @@ impl Call {
                 });
             }
             Err(error) => log::debug!("{}: the answer was not taken: {error}", client.address),
-            Ok(()) => {}
+            Ok(_) => {}
         }
         drop(writer);
         shared.done(client);

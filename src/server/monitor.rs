@@ -27,6 +27,13 @@ impl Monitor {
         count.map_or(0, |count| count.load(Ordering::Relaxed))
     }
 
+    /// How many requests have been answered.
+    pub(super) fn answered(&self) -> u64 {
+        (0..self.answers.len())
+            .map(|class| self.answers(class))
+            .sum()
+    }
+
     /// Whether the server has been told to stop.
     pub fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Acquire)

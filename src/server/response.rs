@@ -174,37 +174,39 @@ impl Message {
         self.bytes.len() + rest > bytes
     }
 
-    /// Writes what has not been written yet. After an error that says to wait, it can be called again and goes on.
-    pub(super) fn write_to(&mut self, writer: &mut dyn Write) -> io::Result<()> {
-        loop {
-            write_from(&self.bytes, &mut self.written, writer)?;
-            match &mut self.rest {
-                Rest::Nothing => return writer.flush(),
-                Rest::Whole(body) => {
-                    // The head is out, and the body counts from its end.
-                    let mut written = self.written - self.bytes.len();
-                    let result = write_from((**body).as_ref(), &mut written, writer);
-                    self.written = self.bytes.len() + written;
-                    return result.and_then(|()| writer.flush());
+    /// Writes what has not been written yet, but of a stream one part. Returns whether that was all. After an error that
+    /// says to wait, it can be called again and goes on.
+    pub(super) fn write_to(&mut self, writer: &mut dyn Write) -> io::Result<bool> {
+        write_from(&self.bytes, &mut self.written, writer)?;
+        match &mut self.rest {
+            Rest::Nothing => {}
+            Rest::Whole(body) => {
+                // The head is out, and the body counts from its end.
+                let mut written = self.written - self.bytes.len();
+                let result = write_from((**body).as_ref(), &mut written, writer);
+                self.written = self.bytes.len() + written;
+                result?;
+            }
+            Rest::Stream { stream, chunked } => {
+                let mut part = Vec::new();
+                let (more, chunked) = (stream.next_part(&mut part), *chunked);
+                (self.bytes, self.written) = (Vec::with_capacity(part.len() + 32), 0);
+                if !chunked {
+                    self.bytes = part;
+                } else if !part.is_empty() {
+                    write_chunk(&mut self.bytes, &part);
                 }
-                Rest::Stream { stream, chunked } => {
-                    let mut part = Vec::new();
-                    let (more, chunked) = (stream.next_part(&mut part), *chunked);
-                    (self.bytes, self.written) = (Vec::with_capacity(part.len() + 32), 0);
-                    if !chunked {
-                        self.bytes = part;
-                    } else if !part.is_empty() {
-                        write_chunk(&mut self.bytes, &part);
-                    }
-                    if !more {
-                        self.rest = Rest::Nothing;
-                        if chunked {
-                            self.bytes.extend_from_slice(b"0\r\n\r\n");
-                        }
+                if !more {
+                    self.rest = Rest::Nothing;
+                    if chunked {
+                        self.bytes.extend_from_slice(b"0\r\n\r\n");
                     }
                 }
+                return Ok(false);
             }
         }
+        writer.flush()?;
+        Ok(true)
     }
 }
 

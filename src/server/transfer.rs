@@ -19,7 +19,7 @@ use super::pool::guard;
 use super::request::Head;
 use super::response::{Message, Response};
 use super::sockets::Held;
-use super::{Fault, Handler, Shared};
+use super::{Fault, Handler, Monitor, Shared};
 
 /// How many transfers go on at the same time.
 pub(super) const THREADS: usize = 32;
@@ -34,6 +34,12 @@ const DISCARDED: u64 = 64 * 1024 * 1024;
 
 /// How long that may take.
 const DISCARDING: Duration = Duration::from_secs(5);
+
+/// How many times as long as a part of a long answer has taken others have for themselves before the next one.
+const LEFT_TO_OTHERS: u32 = 8;
+
+/// No longer than this, however long it has taken: it may have been the client.
+const LONGEST_TURN: Duration = Duration::from_millis(5);
 
 /// Something that waits for a client.
 pub(super) enum Transfer {
@@ -124,11 +130,14 @@ impl Shared {
                 mut writer,
                 client,
             } => {
-                // Each attempt waits as long as the socket's own limit says.
+                let mut courtesy = Courtesy::new(&self.monitor);
                 let written = loop {
                     match message.write_to(&mut writer) {
+                        Ok(true) => break Ok(()),
+                        Ok(false) => courtesy.give_way(),
+                        // Each attempt waits as long as the socket's own limit says.
                         Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                        other => break other,
+                        Err(error) => break Err(error),
                     }
                 };
                 if let Err(error) = written {
@@ -209,7 +218,13 @@ impl Shared {
             // All answers before this one have been written, so the socket can be written to past tiny_http.
             let mut message = Message::new(Head::of(&request), response, true);
             held.limit_waiting(DISCARDING);
-            if message.write_to(&mut &held).is_ok() {
+            let written = loop {
+                match message.write_to(&mut &held) {
+                    Ok(false) => {}
+                    other => break other,
+                }
+            };
+            if written.is_ok() {
                 held.shut_down_write();
                 discard(&held);
             }
@@ -218,6 +233,34 @@ impl Shared {
         let void = self.connections.closed(client);
         throw_away(request);
         void.into_iter().for_each(throw_away);
+    }
+}
+
+/// Long answers, a listing of all keys say, take turns with the requests of others: while there are any, most of the time
+/// is left to them. Otherwise such an answer would take a processor for itself until it is out.
+struct Courtesy<'a> {
+    monitor: &'a Monitor,
+    /// When the part began that is being made and written.
+    since: Instant,
+    /// How many requests had been answered then.
+    answered: u64,
+}
+
+impl Courtesy<'_> {
+    fn new(monitor: &Monitor) -> Courtesy<'_> {
+        Courtesy {
+            monitor,
+            since: Instant::now(),
+            answered: monitor.answered(),
+        }
+    }
+
+    /// To be called between two parts.
+    fn give_way(&mut self) {
+        if self.monitor.answered() != self.answered {
+            thread::sleep((self.since.elapsed() * LEFT_TO_OTHERS).min(LONGEST_TURN));
+        }
+        *self = Courtesy::new(self.monitor);
     }
 }
 
