@@ -56,10 +56,10 @@ impl Expiry {
         )
     }
 
-    /// So much later than now.
-    pub fn after(time: Duration) -> Expiry {
+    /// So much later.
+    pub fn plus(self, time: Duration) -> Expiry {
         let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-        Expiry::at_millis(Expiry::now().millis().saturating_add(millis))
+        Expiry::at_millis(self.millis().saturating_add(millis))
     }
 
     /// Milliseconds since the beginning of 1970.
@@ -110,20 +110,22 @@ mod tests {
             .is_live()
         };
         assert!(live(None));
-        assert!(live(Some(Expiry::after(Duration::from_secs(60)))));
+        assert!(live(Some(Expiry::now().plus(Duration::from_secs(60)))));
         assert!(!live(Some(Expiry::now())));
         assert!(!live(Some(Expiry::at_millis(0))));
-        assert!(live(Some(Expiry::after(Duration::MAX))));
+        assert!(live(Some(Expiry::now().plus(Duration::MAX))));
     }
 
     #[test]
     fn seconds_left_are_rounded_up() {
         assert_eq!(
-            Expiry::after(Duration::from_secs(3600)).seconds_left(),
+            Expiry::now().plus(Duration::from_secs(3600)).seconds_left(),
             3600
         );
         assert_eq!(
-            Expiry::after(Duration::from_millis(3_599_500)).seconds_left(),
+            Expiry::now()
+                .plus(Duration::from_millis(3_599_500))
+                .seconds_left(),
             3600
         );
         assert_eq!(Expiry::at_millis(1).seconds_left(), 0);

@@ -217,8 +217,12 @@ fn depth(json: &str) -> usize {
     deepest
 }
 
-/// When a key expires that is to live for so many seconds.
-pub(super) fn expiry(ttl: &RawValue, field: impl Fn() -> String) -> Result<Expiry, Error> {
+/// When a key expires that is to live for so many seconds from `now` on.
+pub(super) fn expiry(
+    ttl: &RawValue,
+    now: Expiry,
+    field: impl Fn() -> String,
+) -> Result<Expiry, Error> {
     let text = ttl.get();
     let wrong = |code, what: &str| {
         let message = format!("{} must be {what}", field());
@@ -237,7 +241,7 @@ pub(super) fn expiry(ttl: &RawValue, field: impl Fn() -> String) -> Result<Expir
             .detail("limit", MAX_TTL)
             .detail("value", number));
     }
-    Ok(Expiry::after(Duration::from_secs(seconds as u64)))
+    Ok(now.plus(Duration::from_secs(seconds as u64)))
 }
 
 #[cfg(test)]
@@ -266,7 +270,7 @@ mod tests {
 
     #[test]
     fn a_ttl_is_a_whole_number_within_its_limits() {
-        let now = Expiry::now().millis();
+        let now = Expiry::at_millis(1_000);
         for (json, seconds) in [
             ("1", 1),
             ("3600", 3600),
@@ -274,11 +278,8 @@ mod tests {
             ("6e1", 60),
             ("3153600000", MAX_TTL),
         ] {
-            let lives = expiry(&raw(json), String::new).unwrap().millis() - now;
-            assert!(
-                (seconds * 1000..seconds * 1000 + 60_000).contains(&lives),
-                "{json}"
-            );
+            let expiry = expiry(&raw(json), now, String::new).unwrap();
+            assert_eq!(expiry.millis(), 1_000 + seconds * 1_000, "{json}");
         }
         for (json, code) in [
             ("0", "VALIDATION_ERROR"),
@@ -291,7 +292,10 @@ mod tests {
             ("true", "INVALID_REQUEST"),
             ("[60]", "INVALID_REQUEST"),
         ] {
-            let error = format!("{:?}", expiry(&raw(json), || "ttl".into()).unwrap_err());
+            let error = format!(
+                "{:?}",
+                expiry(&raw(json), now, || "ttl".into()).unwrap_err()
+            );
             let expected = if code == "VALIDATION_ERROR" {
                 "ValidationError"
             } else {

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use super::route::Miss;
 use super::{Api, parse_key};
 use crate::server::{Admission, Body, Call, Fault, Response};
-use crate::store::{Command, Failure, Key, Operation, Outcome};
+use crate::store::{Command, Expiry, Failure, Key, Operation, Outcome};
 
 use error::{Code, Error};
 use query::Query;
@@ -171,7 +171,9 @@ fn respond(call: Call, result: Result<Response, Error>) {
 fn put(api: &Api, key: Key, body: &[u8]) -> Result<(Command, Answer), Error> {
     let put: body::Put<'_> = body::parse(body)?;
     let value = body::value(put.value, api.limits.value_bytes, || "value".into())?;
-    let ttl = put.ttl.map(|ttl| body::expiry(ttl, || "ttl".into()));
+    let ttl = put
+        .ttl
+        .map(|ttl| body::expiry(ttl, Expiry::now(), || "ttl".into()));
     let expiry = ttl.transpose()?;
     let put = Command::One(Operation::Put { key, value, expiry });
     Ok((put, Box::new(|_| Ok(answer::ok()))))
@@ -179,7 +181,7 @@ fn put(api: &Api, key: Key, body: &[u8]) -> Result<(Command, Answer), Error> {
 
 fn touch(key: Key, body: &[u8]) -> Result<(Command, Answer), Error> {
     let touch: body::Touch<'_> = body::parse(body)?;
-    let expiry = body::expiry(touch.ttl, || "ttl".into())?;
+    let expiry = body::expiry(touch.ttl, Expiry::now(), || "ttl".into())?;
     let missing = key.clone();
     let answer = move |outcome| match outcome {
         Outcome::NotFound => Err(no_such(&missing)),
@@ -193,11 +195,13 @@ fn bulk_put(api: &Api, body: &[u8]) -> Result<(Command, Answer), Error> {
     let body: body::Operations<body::BulkPut<'_>> = body::parse(body)?;
     body::check_batch(OPERATIONS, body.operations.len(), api.limits.batch)?;
     let (mut keys, mut operations) = (Vec::new(), Vec::new());
+    // Items with the same time to live go at the same moment.
+    let now = Expiry::now();
     for (n, body::Object(item)) in body.operations.iter().enumerate() {
         let field = |name: &str| body::field(Some((OPERATIONS, n)), name);
         let key = body::key(&item.key, || field("key"))?;
         let value = body::value(item.value, api.limits.value_bytes, || field("value"))?;
-        let ttl = item.ttl.map(|ttl| body::expiry(ttl, || field("ttl")));
+        let ttl = item.ttl.map(|ttl| body::expiry(ttl, now, || field("ttl")));
         let expiry = ttl.transpose()?;
         keys.push(key.clone());
         operations.push(Operation::Put { key, value, expiry });
@@ -209,10 +213,12 @@ fn bulk_touch(api: &Api, body: &[u8]) -> Result<(Command, Answer), Error> {
     let body: body::Operations<body::BulkTouch<'_>> = body::parse(body)?;
     body::check_batch(OPERATIONS, body.operations.len(), api.limits.batch)?;
     let (mut keys, mut operations) = (Vec::new(), Vec::new());
+    // Items with the same time to live go at the same moment.
+    let now = Expiry::now();
     for (n, body::Object(item)) in body.operations.iter().enumerate() {
         let field = |name: &str| body::field(Some((OPERATIONS, n)), name);
         let key = body::key(&item.key, || field("key"))?;
-        let expiry = body::expiry(item.ttl, || field("ttl"))?;
+        let expiry = body::expiry(item.ttl, now, || field("ttl"))?;
         keys.push(key.clone());
         operations.push(Operation::Touch { key, expiry });
     }
