@@ -119,7 +119,7 @@ fn serve(config: Config) -> Result<(), String> {
     }
     store
         .close()
-        .map_err(|error| format!("{error}; what was answered before is safe"))?;
+        .map_err(|error| format!("the end was not clean: {error}"))?;
     log::info!("drained in {:.1?}, bye", started.elapsed());
     Ok(())
 }

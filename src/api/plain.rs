@@ -83,9 +83,10 @@ fn write(store: &Store, command: Command, call: Call) {
     store.submit(command, move |result| {
         call.answer(match result {
             Ok(_) => Response::new(200, TEXT, Body::Static("")),
-            Err(Failure::TimedOut) => line(504, &Failure::TimedOut.to_string()),
-            Err(Failure::Unavailable) => line(503, &Failure::Unavailable.to_string())
-                .with_header("Retry-After", RETRY_AFTER.into()),
+            Err(failure @ Failure::TimedOut) => line(504, &failure.to_string()),
+            Err(failure @ (Failure::Unavailable | Failure::DiskFailed)) => {
+                line(503, &failure.to_string()).with_header("Retry-After", RETRY_AFTER.into())
+            }
         });
     });
 }

@@ -77,7 +77,7 @@ impl Map {
     /// a million of them take some milliseconds to count.
     pub(super) fn len(&self) -> usize {
         let entries = self.read();
-        entries.len() - entries.expired(None).count()
+        entries.len() - entries.expired().count()
     }
 
     /// How many bytes keys and values hold.
@@ -87,7 +87,7 @@ impl Map {
 
     /// Whether there is anything for a sweep to remove.
     pub(super) fn has_expired(&self) -> bool {
-        self.read().expired(None).next().is_some()
+        self.read().expired().next().is_some()
     }
 
     /// Carries out a command, in one step for all readers.
@@ -177,7 +177,7 @@ impl State for Locked<'_> {
     }
 
     fn expired(&self, most: usize) -> Vec<Key> {
-        let expired = self.entries.expired(None).map(|(_, key)| key);
+        let expired = self.entries.expired();
         expired.take(most).cloned().collect()
     }
 }

@@ -46,7 +46,7 @@ struct Committer {
 pub struct Size {
     /// Keys that have not expired.
     pub keys: usize,
-    /// Bytes of all keys and values.
+    /// Bytes of all keys and values, those that have expired and were not swept yet included.
     pub bytes: usize,
 }
 
@@ -57,6 +57,9 @@ pub enum Failure {
     /// stays that way until the process is restarted: once a disk has failed to make something durable, nothing tells
     /// what it did with what it was given before. Or the disk takes too long over a write.
     Unavailable,
+    /// The disk has failed under this write. It has not taken effect, but what the disk has kept of it is not known, so it
+    /// may do so after a restart.
+    DiskFailed,
     /// The disk takes too long over this write. It may or may not take effect.
     TimedOut,
 }
@@ -65,6 +68,9 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Failure::Unavailable => "the store cannot be written to",
+            Failure::DiskFailed => {
+                "the disk failed; the write may or may not be there after a restart"
+            }
             Failure::TimedOut => {
                 "the store did not answer in time; the write may or may not have happened"
             }
@@ -152,7 +158,8 @@ impl Store {
         self.committer.submit(command, done);
     }
 
-    /// Makes everything that was submitted durable. Nothing can be submitted any more.
+    /// Makes everything that was submitted durable. Nothing can be submitted any more. Gives up with
+    /// [`Failure::TimedOut`] after 15 seconds.
     pub fn close(&self) -> Result<(), Failure> {
         let journal = self.committer.journal.as_ref();
         journal.map_or(Ok(()), Journal::close)

@@ -21,6 +21,8 @@ pub(super) trait State {
 pub(super) struct Staged<'a> {
     base: &'a Entries,
     changes: Changes,
+    /// About how many bytes the changes take to write down.
+    bytes: usize,
 }
 
 /// What a batch of commands amounts to.
@@ -37,7 +39,12 @@ impl<'a> Staged<'a> {
         Staged {
             base,
             changes: Changes::default(),
+            bytes: 0,
         }
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// Changes nothing, and yet everything is among the changes.
@@ -66,6 +73,7 @@ impl State for Staged<'_> {
     }
 
     fn set(&mut self, key: Key, entry: Entry) {
+        self.bytes += key.as_str().len() + entry.value.as_str().len();
         self.changes.entries.insert(key, Some(entry));
     }
 
@@ -89,7 +97,7 @@ impl State for Staged<'_> {
             return Vec::new();
         }
         // What has been staged is new, and left to the next sweep.
-        let expired = self.base.expired(None).map(|(_, key)| key);
+        let expired = self.base.expired();
         let unchanged = expired.filter(|key| !self.changes.entries.contains_key(*key));
         unchanged.take(most).cloned().collect()
     }

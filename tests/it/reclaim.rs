@@ -1,33 +1,84 @@
-//! What has expired gives back its space on disk.
+//! What has expired gives back its space on disk, and nothing else goes with it.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::directory::Directory;
 use crate::process::{Server, wait_for};
 
 #[test]
-fn expired_keys_give_back_their_space_on_disk() {
+fn expired_keys_give_back_their_space_and_the_rest_survives_kill_9() {
+    the_rest_survives("os");
+}
+
+#[test]
+fn expired_keys_give_back_their_space_and_the_rest_survives_kill_9_with_sync() {
+    the_rest_survives("sync");
+}
+
+#[test]
+fn expired_keys_give_back_their_space_and_the_rest_survives_kill_9_with_none() {
+    the_rest_survives("none");
+}
+
+fn the_rest_survives(durability: &str) {
     let directory = Directory::new();
-    let options = ["--durability", "os", "--working-dir", directory.path_str()];
+    let options = options(&directory, durability);
     let mut server = Server::start(&options);
-    let mut client = server.connect();
-    client.send("PUT", "/kv/stays", "v").expect(200, "");
-    // More than is kept in memory before it goes to files.
-    let body = format!(r#"{{"value":"{}","ttl":1}}"#, "v".repeat(100_000));
-    for n in 0..400 {
-        let put = client.send("PUT", &format!("/api/v1/kv/key{n}"), &body);
-        put.expect(200, r#"{"status":"ok"}"#);
-    }
-    let files = directory.path().join("store/keyspaces");
-    assert!(bytes_below(&files) > 10_000_000);
-    wait_for("the files to go", || {
-        (bytes_below(&files) < 1_000_000).then_some(())
-    });
+    server.put("/kv/stays", "v").expect(200, "");
+    fill(&server, 1);
+    wait_for_files_to_go(&directory);
     server.kill();
     let server = Server::start(&options);
     server.get("/kv/stays").expect(200, "v");
     server.get("/kv/key0").expect(404, "key not found\n");
+}
+
+#[test]
+fn keys_that_expire_while_the_server_is_down_give_back_their_space() {
+    let directory = Directory::new();
+    let options = options(&directory, "os");
+    let mut server = Server::start(&options);
+    server.put("/kv/stays", "v").expect(200, "");
+    fill(&server, 3);
+    server.kill();
+    assert!(bytes_below(&files(&directory)) > 10_000_000);
+    // Nothing tells when the time has come but the time.
+    std::thread::sleep(Duration::from_secs(3));
+    let server = Server::start(&options);
+    server.get("/kv/key0").expect(404, "key not found\n");
+    wait_for_files_to_go(&directory);
+    server.get("/kv/stays").expect(200, "v");
+}
+
+fn options<'a>(directory: &'a Directory, durability: &'a str) -> [&'a str; 4] {
+    let directory = directory.path_str();
+    ["--durability", durability, "--working-dir", directory]
+}
+
+/// Puts more than is kept in memory before it goes to files, to live for so many seconds.
+fn fill(server: &Server, ttl: u64) {
+    let mut client = server.connect();
+    let body = format!(r#"{{"value":"{}","ttl":{ttl}}}"#, "v".repeat(100_000));
+    for n in 0..400 {
+        let put = client.send("PUT", &format!("/api/v1/kv/key{n}"), &body);
+        put.expect(200, r#"{"status":"ok"}"#);
+    }
+}
+
+fn wait_for_files_to_go(directory: &Directory) {
+    let files = files(directory);
+    wait_for("some files", || {
+        (bytes_below(&files) > 5_000_000).then_some(())
+    });
+    wait_for("the files to go", || {
+        (bytes_below(&files) < 1_000_000).then_some(())
+    });
+}
+
+fn files(directory: &Directory) -> PathBuf {
+    directory.path().join("store/keyspaces")
 }
 
 fn bytes_below(directory: &Path) -> u64 {

@@ -275,7 +275,7 @@ fn no_such(key: &Key) -> Error {
 impl From<Failure> for Error {
     fn from(failure: Failure) -> Error {
         let code = match failure {
-            Failure::Unavailable => Code::ClusterUnavailable,
+            Failure::Unavailable | Failure::DiskFailed => Code::ClusterUnavailable,
             Failure::TimedOut => Code::Timeout,
         };
         Error::new(code, failure.to_string())

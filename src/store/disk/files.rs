@@ -187,12 +187,14 @@ impl Database {
         &self.directory
     }
 
-    /// Writes changes, whole or not at all, and waits for as much durability as was asked for.
-    pub(super) fn write(&mut self, changes: &Changes) -> fjall::Result<()> {
+    /// Writes changes, whole or not at all, and waits for as much durability as was asked for; not for that of changes that
+    /// need not be `durable`, and could as well be made again.
+    pub(super) fn write(&mut self, changes: &Changes, durable: bool) -> fjall::Result<()> {
         if !changes.cleared && changes.entries.is_empty() {
             return Ok(());
         }
-        let mut batch = self.fjall.batch().durability(self.persist);
+        let persist = self.persist.filter(|_| durable);
+        let mut batch = self.fjall.batch().durability(persist);
         let next = changes.cleared.then(|| self.generation + 1);
         let fresh = next
             .map(|next| keyspace(&self.fjall, &format!("{ENTRIES}{next}")))
@@ -212,6 +214,8 @@ impl Database {
         }
         batch.commit()?;
         if let (Some(next), Some(fresh)) = (next, fresh) {
+            // The old files are deleted at once, so nothing may take back that they are no longer needed.
+            self.sync()?;
             self.generation = next;
             let old = std::mem::replace(&mut self.entries, fresh);
             delete(self.fjall.clone(), old);
@@ -317,7 +321,7 @@ impl From<fjall::Error> for Failure {
 
 type Loaded = (Fjall, Keyspace, Keyspace, u64, Entries);
 
-/// Opens the database, creating it if there is none, and reads all entries that have not expired.
+/// Opens the database, creating it if there is none, and reads all entries.
 fn load(store: &Path) -> Result<Loaded, Failure> {
     let started = Instant::now();
     let fjall = Fjall::builder(store)
@@ -336,22 +340,24 @@ fn load(store: &Path) -> Result<Loaded, Failure> {
     let current = keyspace(&fjall, &name)?;
 
     let mut entries: Vec<(Key, Entry)> = Vec::with_capacity(current.approximate_len());
-    let (mut bytes, mut reported) = (0, started);
+    let (mut keys, mut bytes, mut reported) = (0, 0, started);
     for item in current.iter() {
         let (key, value) = item.into_inner()?;
         let key = Key::try_from(&*key).map_err(|_| Failure::NoRecord)?;
         let entry = record::decode(&value).ok_or(Failure::NoRecord)?;
+        // Those that have expired are for the sweeper, or they would stay on disk.
         if entry.is_live() {
+            keys += 1;
             bytes += key.as_str().len() + entry.value.as_str().len();
-            entries.push((key, entry));
         }
+        entries.push((key, entry));
         if entries.len().is_multiple_of(1024) && reported.elapsed() >= PROGRESS {
-            log::info!("loading: {} keys, {bytes} bytes so far", entries.len());
+            log::info!("loading: {keys} keys, {bytes} bytes so far");
             reported = Instant::now();
         }
     }
     let entries = Entries::from_iter(entries);
-    let (keys, took) = (entries.len(), started.elapsed());
+    let took = started.elapsed();
     log::info!(
         "loaded {keys} keys, {bytes} bytes, in {took:.1?} from {}",
         store.display()
@@ -359,7 +365,8 @@ fn load(store: &Path) -> Result<Loaded, Failure> {
 
     for other in fjall.list_keyspace_names() {
         if other.starts_with(ENTRIES) && *other != *name {
-            delete(fjall.clone(), keyspace(&fjall, &other)?);
+            // Before anything could make it anew.
+            fjall.delete_keyspace(keyspace(&fjall, &other)?)?;
         }
     }
     Ok((fjall, meta, current, generation, entries))

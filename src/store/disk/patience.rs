@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// How often to look whether one has taken too long.
 const LOOK: Duration = Duration::from_millis(500);
 
-/// The batch that is being written.
+/// What is being written: a batch, as a rule.
 #[derive(Default)]
 pub(super) struct UnderWay {
     /// Held for a swap, never while anything waits.
@@ -59,19 +59,15 @@ impl UnderWay {
         self.stalled.load(Ordering::Acquire)
     }
 
-    /// Those who wait for a batch that has taken too long, once.
-    fn out_of_time(&self) -> Vec<Completion> {
+    /// Those who wait for something that has taken too long, once, and whether this has just been found.
+    fn out_of_time(&self) -> (Vec<Completion>, bool) {
         let mut batch = self.lock();
         match &mut *batch {
             Some(batch) if batch.since.elapsed() >= PATIENCE => {
-                if !self.stalled.swap(true, Ordering::AcqRel) {
-                    log::error!(
-                        "the disk has not ended a write in {PATIENCE:?}; writes are refused until it does, reads go on"
-                    );
-                }
-                mem::take(&mut batch.completions)
+                let first = !self.stalled.swap(true, Ordering::AcqRel);
+                (mem::take(&mut batch.completions), first)
             }
-            _ => Vec::new(),
+            _ => (Vec::new(), false),
         }
     }
 
@@ -102,7 +98,8 @@ impl Patience {
     }
 
     fn look(&self) {
-        let timed_out = self.under_way.out_of_time().into_iter().map(|done| Answer {
+        let (timed_out, stalled) = self.under_way.out_of_time();
+        let timed_out = timed_out.into_iter().map(|done| Answer {
             done,
             result: Err(Failure::TimedOut),
         });
@@ -115,6 +112,12 @@ impl Patience {
         }
         if !answers.is_empty() {
             (self.deliver)(answers);
+        }
+        // Afterwards, since the log may be on the same disk.
+        if stalled {
+            log::error!(
+                "the disk has not ended a write in {PATIENCE:?}; writes are refused until it does, reads go on"
+            );
         }
     }
 }

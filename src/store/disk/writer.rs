@@ -1,0 +1,234 @@
+//! The journal thread: batches of commands, made durable, then visible.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError};
+
+use super::super::state::Changes;
+use super::super::{Command, Failure, Map, Outcome};
+use super::files::{self, Database};
+use super::patience::UnderWay;
+use super::{Answer, Completion, Deliver, Durability, Job};
+
+/// The most commands in a batch: more than there are clients, as a rule, and few enough to be carried out and applied
+/// in a few milliseconds, which readers wait for.
+const BATCH_COMMANDS: usize = 4096;
+
+/// The most bytes in a batch, give or take one command: as much as goes to disk in some tens of milliseconds, so that
+/// large values do not make small ones wait for long.
+const BATCH_BYTES: usize = 8 << 20;
+
+/// How many times the journal thread lets others run before it closes a batch that is not full. Costs next to nothing
+/// when nobody wants to.
+const YIELDS: u32 = 2;
+
+/// How often what was only kept in the process's own buffers is handed to the operating system ([`Durability::None`]).
+const HAND_OVER: Duration = Duration::from_secs(1);
+
+/// How long to wait, after something has been removed, before space is reclaimed: more may be removed meanwhile.
+const RECLAIM: Duration = Duration::from_secs(2);
+
+/// How much space files may take up before it is reclaimed.
+const GARBAGE_BYTES: u64 = 8 << 20;
+
+/// How many bytes of entries may be written anew to reclaim space. Writes wait for it, some tens of milliseconds.
+const REWRITTEN_BYTES: u64 = 2 << 20;
+
+/// What the journal thread works with.
+pub(super) struct Writer {
+    database: Database,
+    durability: Durability,
+    map: Arc<Map>,
+    /// Set for good when a write to disk has failed.
+    failed: Arc<AtomicBool>,
+    /// What is being written.
+    under_way: Arc<UnderWay>,
+    /// Since when something that was written has not been handed to the operating system ([`Durability::None`]).
+    kept_since: Option<Instant>,
+    /// Since when there has been something that was removed, and may take up space.
+    removed_since: Option<Instant>,
+}
+
+impl Writer {
+    pub(super) fn new(
+        database: Database,
+        durability: Durability,
+        map: Arc<Map>,
+        failed: &Arc<AtomicBool>,
+        under_way: &Arc<UnderWay>,
+    ) -> Writer {
+        Writer {
+            database,
+            durability,
+            map,
+            failed: Arc::clone(failed),
+            under_way: Arc::clone(under_way),
+            kept_since: None,
+            removed_since: None,
+        }
+    }
+
+    /// Commits batch after batch until the queue is closed and empty.
+    pub(super) fn run(mut self, jobs: &Receiver<Job>, deliver: &Deliver) -> Result<(), Failure> {
+        let mut previous = 0;
+        loop {
+            match jobs.recv_timeout(HAND_OVER) {
+                Ok(first) => {
+                    let batch = gather(first, jobs, previous);
+                    previous = batch.len();
+                    deliver(self.commit(batch));
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+            let due = |since: Option<Instant>, time| since.is_some_and(|it| it.elapsed() >= time);
+            if due(self.kept_since, HAND_OVER) {
+                self.kept_since = None;
+                self.on_disk(Vec::new(), |database| database.hand_over());
+            }
+            if due(self.removed_since, RECLAIM) {
+                self.removed_since = None;
+                self.reclaim();
+            }
+        }
+        // What could not be written before is not to be written now: it has been refused.
+        if !self.has_failed() {
+            self.on_disk(Vec::new(), |database| database.sync());
+        }
+        if self.has_failed() {
+            Err(Failure::Unavailable)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Makes commands durable, then visible, and returns the answers that are still waited for.
+    fn commit(&mut self, jobs: Vec<Job>) -> Vec<Answer> {
+        let mut answers = Vec::with_capacity(jobs.len());
+        let mut jobs = jobs.into_iter().peekable();
+        while jobs.peek().is_some() {
+            if self.has_failed() {
+                answers.extend(jobs.map(|job| Answer {
+                    done: job.done,
+                    result: Err(Failure::Unavailable),
+                }));
+                return answers;
+            }
+            let (mut completions, mut results) = (Vec::new(), Vec::new());
+            let mut durable = false;
+            let ((), changes) = self.map.stage(|staged| {
+                // Commands may change more than they say: a touched value is written again.
+                while staged.bytes() < BATCH_BYTES
+                    && let Some(Job { command, done }) = jobs.next()
+                {
+                    durable |= !matches!(command, Command::Sweep);
+                    completions.push(done);
+                    results.push(command.execute(staged));
+                }
+            });
+            answers.extend(self.commit_staged(changes, durable, completions, results));
+        }
+        answers
+    }
+
+    /// Makes a batch durable, if it has to be, then visible.
+    fn commit_staged(
+        &mut self,
+        changes: Changes,
+        durable: bool,
+        waiting: Vec<Completion>,
+        outcomes: Vec<Outcome>,
+    ) -> impl Iterator<Item = Answer> {
+        let map = Arc::clone(&self.map);
+        let removes = changes.entries.values().any(Option::is_none);
+        let (written, waiting) = self.on_disk(waiting, |database| {
+            database.write(&changes, durable)?;
+            map.apply(changes);
+            Ok(())
+        });
+        if written {
+            let now = Instant::now();
+            if removes {
+                self.removed_since.get_or_insert(now);
+            }
+            if self.durability == Durability::None {
+                self.kept_since.get_or_insert(now);
+            }
+        }
+        let answer = move |(done, outcome)| Answer {
+            done,
+            result: if written {
+                Ok(outcome)
+            } else {
+                Err(Failure::DiskFailed)
+            },
+        };
+        waiting.into_iter().zip(outcomes).map(answer)
+    }
+
+    /// Gives back the space of removed entries where it is much and few are left: these are written anew, as the beginning
+    /// of a generation. Where many are left, space is reclaimed as fjall merges its files, which takes further writes.
+    fn reclaim(&mut self) {
+        let (used, left) = (self.database.used(), self.map.bytes() as u64);
+        if self.has_failed() || used < GARBAGE_BYTES || left > REWRITTEN_BYTES {
+            return;
+        }
+        let ((), changes) = self.map.stage(|staged| staged.write_anew());
+        self.on_disk(Vec::new(), |database| database.write(&changes, true));
+    }
+
+    /// Has the disk do something. Returns whether it did, and who still waits for it.
+    fn on_disk(
+        &mut self,
+        waiting: Vec<Completion>,
+        work: impl FnOnce(&mut Database) -> fjall::Result<()>,
+    ) -> (bool, Vec<Completion>) {
+        self.under_way.begin(waiting);
+        let result = work(&mut self.database);
+        let waiting = self.under_way.end();
+        if let Err(error) = &result
+            && !self.failed.swap(true, Ordering::AcqRel)
+        {
+            log::error!(
+                "cannot write to {}: {}; writes are refused until threadkv is restarted, reads go on",
+                self.database.directory().display(),
+                files::cause(error)
+            );
+        }
+        (result.is_ok(), waiting)
+    }
+
+    fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::Acquire)
+    }
+}
+
+/// A job and those queued behind it, up to the bounds of a batch. Lets those who are about to submit one do so first:
+/// they are answered sooner by sharing this sync than by waiting for the next one.
+///
+/// Takes no more than half of the clients that seem to be writing, which are those in the queue and those of the
+/// `previous` batch. With all of them in one batch, the disk would wait while they make up their next requests, and they
+/// would wait while the disk syncs.
+fn gather(first: Job, jobs: &Receiver<Job>, previous: usize) -> Vec<Job> {
+    let most = (1 + jobs.len() + previous).div_ceil(2).min(BATCH_COMMANDS);
+    let mut bytes = first.command.size();
+    let mut batch = vec![first];
+    let mut yields = 0;
+    while batch.len() < most && bytes < BATCH_BYTES {
+        match jobs.try_recv() {
+            Ok(job) => {
+                bytes += job.command.size();
+                batch.push(job);
+            }
+            Err(_) if yields < YIELDS => {
+                yields += 1;
+                thread::yield_now();
+            }
+            Err(_) => break,
+        }
+    }
+    batch
+}
