@@ -19,7 +19,7 @@ const MAX_WORKERS: usize = 256;
 const MAX_MAX_VALUE_BYTES: u64 = 1 << 30;
 
 /// The largest bulk request that can be asked for: readers wait while it is applied, about a microsecond an item.
-const MAX_MAX_BATCH: usize = 100_000;
+pub const MAX_MAX_BATCH: usize = 100_000;
 
 /// A small, fast key-value server over HTTP, made of plain threads and channels.
 #[derive(FromArgs)]

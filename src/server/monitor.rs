@@ -1,7 +1,8 @@
 //! What can be seen of a running server from outside.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use super::connections::Connections;
 
@@ -13,11 +14,22 @@ pub struct Monitor {
     /// Answers since the start, by the first digit of their status.
     answers: [AtomicU64; 6],
     draining: AtomicBool,
+    /// When it was last looked which connections have ended. Held while looking.
+    looked: Mutex<Option<Instant>>,
 }
 
+/// How often to look, at most, which connections have ended.
+const LOOK: Duration = Duration::from_secs(1);
+
 impl Monitor {
-    /// How many connections are open.
+    /// How many connections are open; some may have ended in the last second. Looking asks the kernel about each of them,
+    /// so that is done once a second at most.
     pub fn connections(&self) -> usize {
+        let mut looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
+        if looked.is_some_and(|looked| looked.elapsed() < LOOK) {
+            return self.connections.len();
+        }
+        *looked = Some(Instant::now());
         self.connections.prune()
     }
 

@@ -115,7 +115,8 @@ impl Message {
                 (&first[..], rest)
             }
         };
-        let ends_with_connection = matches!(rest, Rest::Stream { chunked: false, .. });
+        let has_body = *head.method() != tiny_http::Method::Head;
+        let ends_with_connection = has_body && matches!(rest, Rest::Stream { chunked: false, .. });
         let mut bytes = Vec::with_capacity(256 + copied.len());
         // Writing to a Vec cannot fail.
         let _ = write!(
@@ -145,7 +146,7 @@ impl Message {
         };
         match length {
             Some(length) => _ = write!(bytes, "Content-Length: {length}\r\n\r\n"),
-            None if ends_with_connection => bytes.extend_from_slice(b"\r\n"),
+            None if head.is_http_1_0() => bytes.extend_from_slice(b"\r\n"),
             None => bytes.extend_from_slice(b"Transfer-Encoding: chunked\r\n\r\n"),
         }
         let mut message = Message {
@@ -154,7 +155,7 @@ impl Message {
             rest,
             ends_with_connection,
         };
-        if *head.method() == tiny_http::Method::Head {
+        if !has_body {
             message.rest = Rest::Nothing;
         } else if let Rest::Stream { chunked: true, .. } = message.rest {
             write_chunk(&mut message.bytes, copied);

@@ -190,6 +190,16 @@ fn a_batch_has_1_to_500_items_or_as_many_as_the_option_says() {
     server
         .post("/api/v1/kv/bulk/get", keys)
         .expect_error(413, "BATCH_TOO_LARGE", details);
+    // Far too many are counted without being kept.
+    let keys = format!(r#"{{"keys":["a"{}]}}"#, r#","a""#.repeat(5_000_000));
+    let details = json!({"field": "keys", "limit": 500, "length": 5_000_001});
+    server
+        .post("/api/v1/kv/bulk/get", keys)
+        .expect_error(413, "BATCH_TOO_LARGE", details);
+    // A field that only the other request has.
+    server
+        .post("/api/v1/kv/bulk/delete", r#"{"keys":["a"],"with_ttl":5}"#)
+        .expect_data(json!({"a": {"status": "error", "error": "not_found"}}));
 }
 
 /// Writers put two keys, each time to the same value; readers never see them differ, nor go back.

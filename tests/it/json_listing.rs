@@ -221,6 +221,12 @@ fn a_long_listing_is_streamed_as_the_version_of_http_allows() {
         answer.expect_json(&expected);
         client.expect_end();
     }
+    let mut client = server.connect();
+    for _ in 0..2 {
+        client.write("HEAD /api/v1/kv HTTP/1.0\r\nConnection: keep-alive\r\n\r\n");
+        let answer = client.read("HEAD");
+        assert_eq!(answer.header("connection"), Some("keep-alive"));
+    }
     // A short one has a length, so that the connection can stay.
     let mut client = server.connect();
     for _ in 0..2 {

@@ -134,6 +134,13 @@ fn when_the_disk_fails_writes_are_refused_and_reads_go_on() {
     assert_eq!(server.get("/api/v1/health").status, 200);
     server.fail_disk();
     let mut client = server.connect();
+    // The first write is the one under which it fails.
+    let answer = client.send("PUT", "/api/v1/kv/d", r#"{"value":2}"#);
+    let message = answer.expect_error(503, "CLUSTER_UNAVAILABLE", Value::Null);
+    assert!(message.contains("may or may not"), "{message}");
+    client
+        .send("GET", "/kv/d", "")
+        .expect(404, "key not found\n");
     for (method, path, body) in [
         ("PUT", "/api/v1/kv/a", r#"{"value":2}"#),
         ("PUT", "/api/v1/kv/bulk", r#"{"value":2}"#),
@@ -190,7 +197,7 @@ fn when_the_disk_fails_writes_are_refused_and_reads_go_on() {
     let status = client.send("GET", "/api/v1/status", "");
     assert_eq!(status.status, 200);
     // Nine of the JSON API, one of the plain one, one for the health.
-    assert_eq!(status.json()["data"]["requests"]["5xx"], 11);
+    assert_eq!(status.json()["data"]["requests"]["5xx"], 12);
     server.kill();
     // On a disk that works, all that was answered is there, and nothing else.
     let server = Server::start_in(&directory);

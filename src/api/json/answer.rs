@@ -76,7 +76,7 @@ const MISSING: &[u8] = br#"{"status":"error","error":"not_found"}"#;
 
 /// Keys and their entries as they were, in answer to a bulk request.
 pub(super) fn entries(keys: Vec<Key>, entries: Vec<Option<Entry>>, with_ttl: bool) -> Response {
-    stream(keys.into_iter().zip(entries), Some(OK), with_ttl)
+    stream(keys.into_iter().zip(entries), FOUND, with_ttl)
 }
 
 /// Keys and their entries, while they are still there; `most` at most, and fewer only if there are no more.
@@ -86,45 +86,48 @@ pub(super) fn listing(
     with_ttl: bool,
 ) -> Response {
     let live = listing.filter(|(_, entry)| entry.is_live()).take(most);
-    stream(live.map(|(key, entry)| (key, Some(entry))), None, with_ttl)
+    stream(live.map(|(key, entry)| (key, Some(entry))), "", with_ttl)
 }
 
-/// What comes before the first entry.
-const BEGINNING: &str = r#"{"status":"ok","data":{"#;
-
 /// What each entry begins with in answer to a bulk request.
-const OK: &str = r#""status":"ok","#;
+const FOUND: &str = r#""status":"ok","#;
 
 fn stream(
     entries: impl Iterator<Item = (Key, Option<Entry>)> + Send + 'static,
-    each: Option<&'static str>,
+    each: &'static str,
     with_ttl: bool,
 ) -> Response {
-    let entries = Entries {
+    let fields = Fields {
         entries,
-        each: each.unwrap_or_default(),
+        each,
         with_ttl,
-        before: BEGINNING,
+        started: false,
         writing: None,
     };
-    Response::new(200, JSON, Body::Stream(Box::new(entries)))
+    Response::new(200, JSON, Body::Stream(Box::new(fields)))
 }
 
-/// Entries, one after the other.
-struct Entries<I> {
+/// The fields of `data`, a key and its entry each.
+struct Fields<I> {
     entries: I,
     /// What each begins with.
     each: &'static str,
     with_ttl: bool,
-    /// What comes before the next one.
-    before: &'static str,
+    /// Whether the beginning has been written.
+    started: bool,
     /// The value that is being written, and its expiry.
     writing: Option<(Writing, Option<Expiry>)>,
 }
 
-impl<I: Iterator<Item = (Key, Option<Entry>)> + Send> Stream for Entries<I> {
+impl<I: Iterator<Item = (Key, Option<Entry>)> + Send> Stream for Fields<I> {
     fn next_part(&mut self, out: &mut Vec<u8>) -> bool {
         let full = out.len() + PART;
+        let mut before = ",";
+        if !self.started {
+            out.extend_from_slice(br#"{"status":"ok","data":{"#);
+            before = "";
+            self.started = true;
+        }
         while out.len() < full {
             if let Some((value, expiry)) = &mut self.writing {
                 if value.write_some(out) {
@@ -135,17 +138,11 @@ impl<I: Iterator<Item = (Key, Option<Entry>)> + Send> Stream for Entries<I> {
                 self.writing = None;
             }
             let Some((key, entry)) = self.entries.next() else {
-                let beginning = if self.before == BEGINNING {
-                    BEGINNING
-                } else {
-                    ""
-                };
-                out.extend_from_slice(beginning.as_bytes());
                 out.extend_from_slice(b"}}");
                 return false;
             };
-            out.extend_from_slice(self.before.as_bytes());
-            self.before = ",";
+            out.extend_from_slice(before.as_bytes());
+            before = ",";
             out.push(b'"');
             out.extend_from_slice(key.as_str().as_bytes());
             out.extend_from_slice(b"\":");

@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
-use serde::de::{Deserializer, MapAccess, Visitor};
+use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::error::{Code, Error};
+use crate::options::MAX_MAX_BATCH;
 use crate::store::{Expiry, Key, Value};
 
 /// The longest time that a key can be told to live: a hundred years, in seconds.
@@ -42,7 +43,7 @@ pub(super) struct Touch<'a> {
 #[derive(Deserialize)]
 #[serde(bound(deserialize = "T: Deserialize<'de>"))]
 pub(super) struct Operations<T> {
-    pub(super) operations: Vec<Object<T>>,
+    pub(super) operations: Items<Object<T>>,
 }
 
 /// Item of `POST /api/v1/kv/bulk`.
@@ -65,17 +66,60 @@ pub(super) struct BulkTouch<'a> {
     pub(super) ttl: &'a RawValue,
 }
 
-/// Body of `POST /api/v1/kv/bulk/get` and `/bulk/delete`, of which only the former has `with_ttl`.
+/// Body of `POST /api/v1/kv/bulk/get`.
 #[derive(Deserialize)]
-pub(super) struct Keys<'a> {
+pub(super) struct BulkGet<'a> {
     #[serde(borrow)]
-    pub(super) keys: Vec<Text<'a>>,
+    pub(super) keys: Items<Text<'a>>,
     pub(super) with_ttl: Option<bool>,
+}
+
+/// Body of `POST /api/v1/kv/bulk/delete`.
+#[derive(Deserialize)]
+pub(super) struct BulkDelete<'a> {
+    #[serde(borrow)]
+    pub(super) keys: Items<Text<'a>>,
 }
 
 /// Text that is not copied if it has no escapes.
 #[derive(Deserialize)]
 pub(super) struct Text<'a>(#[serde(borrow)] pub(super) Cow<'a, str>);
+
+/// The items of a list, which may be far too long: no more of them are kept than any request may have.
+pub(super) struct Items<T> {
+    pub(super) kept: Vec<T>,
+    pub(super) length: usize,
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Items<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct ItemsVisitor<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for ItemsVisitor<T> {
+            type Value = Items<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Items<T>, A::Error> {
+                let mut kept = Vec::new();
+                while kept.len() < MAX_MAX_BATCH {
+                    let Some(item) = list.next_element()? else {
+                        let length = kept.len();
+                        return Ok(Items { kept, length });
+                    };
+                    kept.push(item);
+                }
+                let mut length = kept.len();
+                while list.next_element::<IgnoredAny>()?.is_some() {
+                    length += 1;
+                }
+                Ok(Items { kept, length })
+            }
+        }
+        deserializer.deserialize_seq(ItemsVisitor(PhantomData))
+    }
+}
 
 /// What a JSON object holds. serde's own structs can be lists as well.
 pub(super) struct Object<T>(pub(super) T);
@@ -124,20 +168,21 @@ fn shorten(text: String) -> String {
     format!("{} … {}", &text[..start], &text[end..])
 }
 
-/// Checks how many items a bulk request has.
-pub(super) fn check_batch(field: &str, items: usize, most: usize) -> Result<(), Error> {
-    if items == 0 {
+/// The items of a bulk request, if they are not too few or too many.
+pub(super) fn batch<T>(field: &str, items: Items<T>, most: usize) -> Result<Vec<T>, Error> {
+    let length = items.length;
+    if length == 0 {
         let message = format!("{field} must hold at least one item");
         return Err(Error::new(Code::ValidationError, message).detail("field", field));
     }
-    if items > most {
-        let message = format!("{field} must not hold more than {most} items, this has {items}");
+    if length > most {
+        let message = format!("{field} must not hold more than {most} items, this has {length}");
         return Err(Error::new(Code::BatchTooLarge, message)
             .detail("field", field)
             .detail("limit", most)
-            .detail("length", items));
+            .detail("length", length));
     }
-    Ok(())
+    Ok(items.kept)
 }
 
 /// The name of a field, of an item if it is in one.

@@ -193,11 +193,11 @@ fn touch(key: Key, body: &[u8]) -> Result<(Command, Answer), Error> {
 
 fn bulk_put(api: &Api, body: &[u8]) -> Result<(Command, Answer), Error> {
     let body: body::Operations<body::BulkPut<'_>> = body::parse(body)?;
-    body::check_batch(OPERATIONS, body.operations.len(), api.limits.batch)?;
+    let items = body::batch(OPERATIONS, body.operations, api.limits.batch)?;
     let (mut keys, mut operations) = (Vec::new(), Vec::new());
     // Items with the same time to live go at the same moment.
     let now = Expiry::now();
-    for (n, body::Object(item)) in body.operations.iter().enumerate() {
+    for (n, body::Object(item)) in items.iter().enumerate() {
         let field = |name: &str| body::field(Some((OPERATIONS, n)), name);
         let key = body::key(&item.key, || field("key"))?;
         let value = body::value(item.value, api.limits.value_bytes, || field("value"))?;
@@ -211,11 +211,11 @@ fn bulk_put(api: &Api, body: &[u8]) -> Result<(Command, Answer), Error> {
 
 fn bulk_touch(api: &Api, body: &[u8]) -> Result<(Command, Answer), Error> {
     let body: body::Operations<body::BulkTouch<'_>> = body::parse(body)?;
-    body::check_batch(OPERATIONS, body.operations.len(), api.limits.batch)?;
+    let items = body::batch(OPERATIONS, body.operations, api.limits.batch)?;
     let (mut keys, mut operations) = (Vec::new(), Vec::new());
     // Items with the same time to live go at the same moment.
     let now = Expiry::now();
-    for (n, body::Object(item)) in body.operations.iter().enumerate() {
+    for (n, body::Object(item)) in items.iter().enumerate() {
         let field = |name: &str| body::field(Some((OPERATIONS, n)), name);
         let key = body::key(&item.key, || field("key"))?;
         let expiry = body::expiry(item.ttl, now, || field("ttl"))?;
@@ -226,31 +226,33 @@ fn bulk_touch(api: &Api, body: &[u8]) -> Result<(Command, Answer), Error> {
 }
 
 fn bulk_delete(api: &Api, body: &[u8]) -> Result<(Command, Answer), Error> {
-    let (keys, _) = bulk_keys(api, body)?;
+    let body: body::BulkDelete<'_> = body::parse(body)?;
+    let keys = bulk_keys(api, body.keys)?;
     let delete = |key: &Key| Operation::Delete { key: key.clone() };
     let operations = keys.iter().map(delete).collect();
     Ok(bulk(keys, operations))
 }
 
 fn bulk_get(api: &Api, body: &[u8]) -> Result<Response, Error> {
-    let (keys, with_ttl) = bulk_keys(api, body)?;
+    let body: body::BulkGet<'_> = body::parse(body)?;
+    let keys = bulk_keys(api, body.keys)?;
     let entries = api.store.get_all(&keys);
+    let with_ttl = body.with_ttl.unwrap_or(false);
     Ok(answer::entries(keys, entries, with_ttl))
 }
 
-/// The keys that a body lists, each once, and whether it asks how long they have to live.
-fn bulk_keys(api: &Api, body: &[u8]) -> Result<(Vec<Key>, bool), Error> {
-    let body: body::Keys<'_> = body::parse(body)?;
-    body::check_batch(KEYS, body.keys.len(), api.limits.batch)?;
-    let mut keys = Vec::with_capacity(body.keys.len());
-    let mut seen = HashSet::with_capacity(body.keys.len());
-    for (n, body::Text(text)) in body.keys.iter().enumerate() {
+/// The keys in a list, each once.
+fn bulk_keys(api: &Api, keys: body::Items<body::Text<'_>>) -> Result<Vec<Key>, Error> {
+    let texts = body::batch(KEYS, keys, api.limits.batch)?;
+    let mut keys = Vec::with_capacity(texts.len());
+    let mut seen = HashSet::with_capacity(texts.len());
+    for (n, body::Text(text)) in texts.iter().enumerate() {
         let key = body::key(text, || body::field(Some((KEYS, n)), ""))?;
         if seen.insert(key.clone()) {
             keys.push(key);
         }
     }
-    Ok((keys, body.with_ttl.unwrap_or(false)))
+    Ok(keys)
 }
 
 const OPERATIONS: &str = "operations";
