@@ -196,7 +196,7 @@ fn when_the_disk_fails_writes_are_refused_and_reads_go_on() {
     );
     let status = client.send("GET", "/api/v1/status", "");
     assert_eq!(status.status, 200);
-    // Nine of the JSON API, one of the plain one, one for the health.
+    // Ten of the JSON API, one of the plain one, one for the health.
     assert_eq!(status.json()["data"]["requests"]["5xx"], 12);
     server.kill();
     // On a disk that works, all that was answered is there, and nothing else.
