@@ -16,7 +16,7 @@
 //! * [`api`] is the `Service` that joins the two: requests become commands, outcomes become responses. There are two APIs
 //!   over the same keys, `api/plain.rs` and `api/json`, and one table of paths for both, `api/route.rs`.
 //!
-//! [`options`] turns the command line into a [`options::Config`] that the rest may trust, [`logging`] sends log lines to
+//! [`tokens`] are what lets clients in, where that is asked for. [`options`] turns the command line into a [`options::Config`] that the rest may trust, [`logging`] sends log lines to
 //! stderr, and `main` wires them together and waits for a signal.
 //!
 //! To read it in the order in which a request flows: `main.rs`, `server/mod.rs`, `server/listener.rs`,
@@ -33,6 +33,7 @@ pub mod logging;
 pub mod options;
 pub mod server;
 pub mod store;
+pub mod tokens;
 
 /// The name of the thread that loads a store. A panic in it is a finding about a file, reported by whoever started it.
 pub const LOADING_THREAD: &str = "loading";

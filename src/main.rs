@@ -7,6 +7,7 @@
 )]
 
 use std::io::{self, Write};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,10 +19,11 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level::signal_name;
 
-use threadkv::api::{About, Api, Limits};
-use threadkv::options::{self, Config, Invocation};
+use threadkv::api::{About, Api, Auth, Limits};
+use threadkv::options::{self, Config, Invocation, TokenCommand};
 use threadkv::server::{self, AcceptEnded, Monitor, Parts, Pool, Server, guard};
 use threadkv::store::{Answer, Store};
+use threadkv::tokens::{self, Token, Tokens};
 
 /// How long requests under way may take to finish once the server has been told to stop (contract, "Command line").
 const DRAIN_TIME: Duration = Duration::from_secs(15);
@@ -32,6 +34,7 @@ const ANSWERS_A_TASK: usize = 16;
 fn main() -> ExitCode {
     let result = match options::parse(env::args_os().skip(1)) {
         Ok(Invocation::Serve(config)) => serve(config),
+        Ok(Invocation::Tokens(file, command)) => manage_tokens(&file, command),
         Ok(Invocation::Print(text)) => io::stdout()
             .write_all(text.as_bytes())
             .map_err(|error| error.to_string()),
@@ -44,6 +47,31 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Makes, lists or revokes tokens. What was asked for goes to stdout, a made token alone on its line.
+fn manage_tokens(file: &Path, command: TokenCommand) -> Result<(), String> {
+    let text = match command {
+        TokenCommand::Create { name, read_only } => {
+            let token = tokens::create(file, name, read_only);
+            token.map(|token| format!("{token}\n"))
+        }
+        TokenCommand::List => Tokens::read(file).map(|tokens| {
+            let line = |token: &Token| {
+                let rights = if token.read_only {
+                    "read-only"
+                } else {
+                    "read-write"
+                };
+                format!("{}\t{rights}\t{}\n", token.created, token.name)
+            };
+            tokens.iter().map(line).collect()
+        }),
+        TokenCommand::Revoke(name) => tokens::revoke(file, &name).map(|()| String::new()),
+    };
+    let text = text.map_err(|error| error.to_string())?;
+    let written = io::stdout().write_all(text.as_bytes());
+    written.map_err(|error| error.to_string())
 }
 
 /// Serves until a signal says to stop. An error is one line: the culprit and the remedy.
@@ -71,6 +99,8 @@ fn serve(config: Config) -> Result<(), String> {
         .local_addr()
         .map_err(|error| format!("cannot listen: {error}"))?;
 
+    let auth = config.auth.as_deref().map(Auth::open).transpose();
+    let auth = auth.map_err(|error| error.to_string())?;
     let serving = Arc::new(AtomicBool::new(false));
     let stop = watch_signals(Arc::clone(&serving))?;
     let (pool, tasks) = Pool::new();
@@ -89,7 +119,7 @@ fn serve(config: Config) -> Result<(), String> {
         started: Instant::now(),
         monitor: Arc::clone(&monitor),
     };
-    let api = Api::new(Arc::clone(&store), limits, about);
+    let api = Api::new(Arc::clone(&store), limits, auth, about);
     let parts = Parts {
         socket,
         workers: config.workers,

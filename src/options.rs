@@ -60,9 +60,81 @@ struct Args {
     #[argh(option, default = "String::from(\"info\")", arg_name = "level")]
     log_level: String,
 
+    /// file of the tokens that let clients in, on both APIs
+    #[argh(option, arg_name = "file")]
+    auth: Option<PathBuf>,
+
+    /// let everybody in, also from other machines
+    #[argh(switch)]
+    no_auth: bool,
+
     /// print the version and exit
     #[argh(switch)]
     version: bool,
+
+    #[argh(subcommand)]
+    command: Option<Subcommand>,
+}
+
+#[derive(FromArgs)]
+#[argh(subcommand)]
+enum Subcommand {
+    Token(TokenArgs),
+}
+
+/// Makes, lists and revokes the tokens that let clients in.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "token")]
+struct TokenArgs {
+    #[argh(subcommand)]
+    command: TokenSubcommand,
+}
+
+#[derive(FromArgs)]
+#[argh(subcommand)]
+enum TokenSubcommand {
+    Create(CreateArgs),
+    List(ListArgs),
+    Revoke(RevokeArgs),
+}
+
+/// Makes a token and prints it, once: it is kept nowhere.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "create")]
+struct CreateArgs {
+    /// file of the tokens; made if there is none
+    #[argh(option, arg_name = "file")]
+    file: PathBuf,
+
+    /// how to call it (default: token-1, token-2 and so on)
+    #[argh(option, arg_name = "name")]
+    name: Option<String>,
+
+    /// let it read only
+    #[argh(switch)]
+    read_only: bool,
+}
+
+/// Lists names, dates and rights of the tokens, never the tokens themselves.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "list")]
+struct ListArgs {
+    /// file of the tokens
+    #[argh(option, arg_name = "file")]
+    file: PathBuf,
+}
+
+/// Removes a token: whoever has it is not let in any more.
+#[derive(FromArgs)]
+#[argh(subcommand, name = "revoke")]
+struct RevokeArgs {
+    /// file of the tokens
+    #[argh(option, arg_name = "file")]
+    file: PathBuf,
+
+    /// its name
+    #[argh(option, arg_name = "name")]
+    name: String,
 }
 
 /// What the command line asks for.
@@ -70,8 +142,26 @@ struct Args {
 pub enum Invocation {
     /// Serve.
     Serve(Config),
+    /// Do something with the tokens in a file.
+    Tokens(PathBuf, TokenCommand),
     /// Print this text and exit with status 0: the help or the version.
     Print(String),
+}
+
+/// What is to be done with tokens.
+#[derive(Debug)]
+pub enum TokenCommand {
+    /// Make one, of that name if there is one.
+    Create {
+        /// How to call it.
+        name: Option<String>,
+        /// Whether it may only read.
+        read_only: bool,
+    },
+    /// List all of them.
+    List,
+    /// Remove the one of that name.
+    Revoke(String),
 }
 
 /// A checked configuration.
@@ -91,6 +181,8 @@ pub struct Config {
     pub max_value_bytes: u64,
     /// The most items of a bulk request.
     pub max_batch: usize,
+    /// The file of the tokens that let clients in; `None` lets everybody in.
+    pub auth: Option<PathBuf>,
     /// The least severe log lines that are written.
     pub log_level: LevelFilter,
 }
@@ -119,13 +211,24 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation
             env!("CARGO_PKG_VERSION")
         )));
     }
+    match args.command {
+        Some(Subcommand::Token(TokenArgs { command })) => return Ok(token_command(command)),
+        None => {}
+    }
+    let host = host(&args.host)?;
+    if args.auth.is_some() && args.no_auth {
+        return Err("--auth beside --no-auth: choose one of them".into());
+    }
+    if !host.is_loopback() && args.auth.is_none() && !args.no_auth {
+        return Err(format!(
+            "--host {host} lets other machines in: give --auth a file of tokens, or say --no-auth if everybody may read and write"
+        ));
+    }
     let cores = std::thread::available_parallelism().map_or(2, usize::from);
     Ok(Invocation::Serve(Config {
-        address: SocketAddr::new(
-            host(&args.host)?,
-            number("--port", &args.port, 0..=u16::MAX)?,
-        ),
+        address: SocketAddr::new(host, number("--port", &args.port, 0..=u16::MAX)?),
         working_dir: args.working_dir,
+        auth: args.auth,
         durability: durability(&args.durability)?,
         workers: args.workers.map_or(Ok(cores.max(2)), |n| {
             number("--workers", &n, 1..=MAX_WORKERS)
@@ -147,6 +250,20 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation
             )
         })?,
     }))
+}
+
+fn token_command(command: TokenSubcommand) -> Invocation {
+    match command {
+        TokenSubcommand::Create(CreateArgs {
+            file,
+            name,
+            read_only,
+        }) => Invocation::Tokens(file, TokenCommand::Create { name, read_only }),
+        TokenSubcommand::List(ListArgs { file }) => Invocation::Tokens(file, TokenCommand::List),
+        TokenSubcommand::Revoke(RevokeArgs { file, name }) => {
+            Invocation::Tokens(file, TokenCommand::Revoke(name))
+        }
+    }
 }
 
 /// argh knows `--option value` only; `lsfr` passes `--option=value`.
@@ -212,7 +329,7 @@ mod tests {
     fn config(arguments: &[&str]) -> Result<Config, String> {
         match parse(arguments.iter().map(OsString::from))? {
             Invocation::Serve(config) => Ok(config),
-            Invocation::Print(text) => panic!("printed {text}"),
+            other => panic!("{other:?}"),
         }
     }
 
@@ -285,6 +402,12 @@ mod tests {
             (&["--max-batch", "0"], "--max-batch \"0\""),
             (&["--log-level", "loud"], "--log-level \"loud\""),
             (&["--durability", "disk"], "--durability \"disk\""),
+            (&["--host", "0.0.0.0"], "--auth"),
+            (&["--host", "192.168.1.1", "--port", "1"], "--no-auth"),
+            (&["--auth", "f", "--no-auth"], "--no-auth"),
+            (&["token"], "create list revoke"),
+            (&["token", "create"], "--file"),
+            (&["token", "revoke", "--file", "f"], "--name"),
             (&["--bogus"], "--bogus"),
             (&["--bogus=1"], "--bogus"),
             (&["stray"], "stray"),
@@ -293,6 +416,17 @@ mod tests {
             let error = config(arguments).unwrap_err();
             assert!(error.contains(named), "{arguments:?}: {error}");
             assert_eq!(error.lines().count(), 1, "{error}");
+        }
+    }
+
+    #[test]
+    fn other_machines_are_let_in_with_tokens_or_on_purpose() {
+        for arguments in [
+            ["--host=0.0.0.0", "--no-auth", "--port=1"],
+            ["--host=::", "--auth=f", "--port=1"],
+            ["--host=127.0.0.2", "--port=1", "--workers=1"],
+        ] {
+            assert!(config(&arguments).is_ok(), "{arguments:?}");
         }
     }
 

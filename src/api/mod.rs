@@ -1,7 +1,9 @@
 //! Joins the server to the store: requests become commands, outcomes become responses.
 //!
-//! The order of checks is path, method, key, query, body, so a refused request costs little: its body is not looked at.
+//! The order of checks is path, method, token, rights, key, query, body, so a refused request costs little: its body is
+//! not looked at.
 
+mod auth;
 mod json;
 mod plain;
 mod route;
@@ -15,6 +17,9 @@ use percent_encoding::percent_decode_str;
 use crate::server::{Admission, Fault, Head, Monitor, Response, Service};
 use crate::store::{Key, KeyError, Store};
 
+pub use auth::Auth;
+
+use auth::Access;
 use route::Endpoint;
 
 /// When a client may try again where the store cannot be written to, in seconds: the time for a restart.
@@ -24,6 +29,8 @@ const RETRY_AFTER: &str = "5";
 pub struct Api {
     store: Arc<Store>,
     limits: Limits,
+    /// Without it, everybody is let in.
+    auth: Option<Arc<Auth>>,
     about: About,
 }
 
@@ -49,11 +56,17 @@ pub struct About {
 }
 
 impl Api {
-    /// Serves `store`, within `limits`.
-    pub fn new(store: Arc<Store>, limits: Limits, about: About) -> Arc<Api> {
+    /// Serves `store`, within `limits`, to those whom `auth` lets in, or to everybody.
+    pub fn new(
+        store: Arc<Store>,
+        limits: Limits,
+        auth: Option<Arc<Auth>>,
+        about: About,
+    ) -> Arc<Api> {
         Arc::new(Api {
             store,
             limits,
+            auth,
             about,
         })
     }
@@ -61,11 +74,23 @@ impl Api {
 
 impl Service for Arc<Api> {
     fn admit(&self, head: Head<'_>) -> Result<Admission, Response> {
-        match route::find(head.method(), head.path()) {
-            Ok((Endpoint::Plain(endpoint), key)) => plain::admit(self, endpoint, key),
-            Ok((Endpoint::Json(endpoint), key)) => json::admit(self, endpoint, key, head.query()),
-            Err(miss) if route::is_json(head.path()) => Err(json::miss(miss)),
-            Err(miss) => Err(plain::miss(miss)),
+        let (endpoint, key) = route::find(head.method(), head.path()).map_err(|miss| {
+            if route::is_json(head.path()) {
+                json::miss(miss)
+            } else {
+                plain::miss(miss)
+            }
+        })?;
+        if let Some(auth) = &self.auth {
+            auth.check(head, endpoint.access())
+                .map_err(|denied| match endpoint {
+                    Endpoint::Plain(_) => plain::deny(denied),
+                    Endpoint::Json(_) => json::deny(denied),
+                })?;
+        }
+        match endpoint {
+            Endpoint::Plain(endpoint) => plain::admit(self, endpoint, key),
+            Endpoint::Json(endpoint) => json::admit(self, endpoint, key, head.query()),
         }
     }
 
@@ -74,6 +99,23 @@ impl Service for Arc<Api> {
             json::refuse(fault)
         } else {
             plain::refuse(fault)
+        }
+    }
+}
+
+impl Endpoint {
+    /// What a request to it needs, where there are tokens.
+    fn access(self) -> Access {
+        use json::Endpoint as J;
+        use plain::Endpoint as P;
+        match self {
+            Endpoint::Json(J::Health | J::OpenApi) => Access::Open,
+            Endpoint::Plain(P::Get)
+            | Endpoint::Json(J::Get | J::Ttl | J::List | J::BulkGet | J::Status) => Access::Read,
+            Endpoint::Plain(P::Put | P::Delete | P::Clear)
+            | Endpoint::Json(
+                J::Put | J::Delete | J::Touch | J::BulkPut | J::BulkDelete | J::BulkTouch,
+            ) => Access::Write,
         }
     }
 }

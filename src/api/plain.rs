@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::auth::Denied;
 use super::route::Miss;
 use super::{Api, RETRY_AFTER};
 use crate::server::{Admission, Body, Call, Fault, Response};
@@ -96,6 +97,16 @@ pub(super) fn miss(miss: Miss) -> Response {
     match miss {
         Miss::Path => line(404, "not found"),
         Miss::Method(allow) => line(405, "method not allowed").with_header("Allow", allow),
+    }
+}
+
+/// The answer to a request that is not let in.
+pub(super) fn deny(denied: Denied) -> Response {
+    match denied {
+        Denied::Unauthorized => {
+            line(401, "unauthorized").with_header("WWW-Authenticate", "Bearer".into())
+        }
+        Denied::Forbidden => line(403, "forbidden"),
     }
 }
 

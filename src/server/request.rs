@@ -10,7 +10,7 @@ const READ_BY_TINY_HTTP: u64 = 1024;
 pub struct Head<'a>(&'a Request);
 
 impl<'a> Head<'a> {
-    pub(super) fn of(request: &'a Request) -> Head<'a> {
+    pub(crate) fn of(request: &'a Request) -> Head<'a> {
         Head(request)
     }
 
@@ -44,7 +44,8 @@ impl<'a> Head<'a> {
         self.headers(name).next()
     }
 
-    fn headers(self, name: &'static str) -> impl Iterator<Item = &'a str> {
+    /// All headers of that name, whatever their case.
+    pub fn headers(self, name: &'static str) -> impl Iterator<Item = &'a str> + use<'a> {
         let named = move |header: &&Header| header.field.equiv(name);
         self.0
             .headers()

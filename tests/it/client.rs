@@ -95,10 +95,22 @@ impl Client {
 
     /// Sends a request and reads the answer.
     pub fn send(&mut self, method: &str, path: &str, body: impl AsRef<[u8]>) -> Response {
+        self.send_with("", method, path, body)
+    }
+
+    /// The same with more headers, each with its line end.
+    pub fn send_with(
+        &mut self,
+        headers: &str,
+        method: &str,
+        path: &str,
+        body: impl AsRef<[u8]>,
+    ) -> Response {
         let body = body.as_ref();
         let length = body.len();
-        let head =
-            format!("{method} {path} HTTP/1.1\r\nHost: test\r\nContent-Length: {length}\r\n\r\n");
+        let head = format!(
+            "{method} {path} HTTP/1.1\r\nHost: test\r\n{headers}Content-Length: {length}\r\n\r\n"
+        );
         self.write([head.as_bytes(), body].concat());
         self.read(method)
     }

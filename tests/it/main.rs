@@ -4,7 +4,9 @@ mod client;
 mod description;
 mod directory;
 mod process;
+mod tokens;
 
+mod access;
 mod connections;
 mod durability;
 mod http;

@@ -9,6 +9,7 @@ use crate::client::{Client, Response};
 use crate::description::Description;
 use crate::directory::Directory;
 use crate::process::Server;
+use crate::tokens::TokenFile;
 
 /// Requests by operation and by the status that they are to be answered with.
 const REQUESTS: &[(&str, u16, &str, &str, &str)] = &[
@@ -263,6 +264,8 @@ fn every_answer_is_described_and_everything_described_is_answered() {
     let answer = server.get("/api/v1/health");
     description.check("getHealth", "GET", "/api/v1/health", 503, &answer);
 
+    see_who_is_let_in(&mut description);
+
     let mut described = BTreeSet::new();
     for (_, _, operation) in description.operations() {
         let id = operation["operationId"].as_str().unwrap();
@@ -280,6 +283,34 @@ fn every_answer_is_described_and_everything_described_is_answered() {
         mistakes.is_empty(),
         "described or seen, not both:\n{mistakes}"
     );
+}
+
+/// The answers of a server with tokens to those who have none, or may only read.
+fn see_who_is_let_in(description: &mut Description) {
+    let directory = Directory::new();
+    let tokens = TokenFile::in_directory(&directory);
+    let reader = tokens.create(&["--read-only"]);
+    let server = Server::start(&["--auth", tokens.path()]);
+    let operations: Vec<[String; 3]> = description
+        .operations()
+        .iter()
+        .filter(|(_, _, operation)| operation["security"].is_null())
+        .map(|(path, method, operation)| {
+            let id = operation["operationId"].as_str().unwrap();
+            let path = path.replace("{key}", "a");
+            [id.to_owned(), method.to_ascii_uppercase(), path]
+        })
+        .collect();
+    for [operation, method, path] in operations {
+        let answer = server.send(&method, &path, "");
+        description.check(&operation, &method, &path, 401, &answer);
+        let responses = &description.operation(&method, &path)["responses"];
+        if responses.get("403").is_some() {
+            let header = format!("Authorization: Bearer {reader}\r\n");
+            let answer = server.connect().send_with(&header, &method, &path, "");
+            description.check(&operation, &method, &path, 403, &answer);
+        }
+    }
 }
 
 /// 405 and 404 are described for all paths at once.
@@ -358,7 +389,10 @@ fn the_description_has_no_loose_ends() {
     let text = description.document.to_string();
     for (kind, components) in description.document["components"].as_object().unwrap() {
         for name in components.as_object().unwrap().keys() {
-            let reference = format!(r##""#/components/{kind}/{name}""##);
+            let reference = match &**kind {
+                "securitySchemes" => format!(r#"{{"{name}":[]}}"#),
+                _ => format!(r##""#/components/{kind}/{name}""##),
+            };
             assert!(text.contains(&reference), "nothing refers to {reference}");
         }
     }

@@ -41,7 +41,10 @@ fn mistakes_are_answered_by_one_line_and_status_1() {
             &["--host=nowhere.invalid"],
             "--host \"nowhere.invalid\": expected an IP address or localhost",
         ),
-        (&["--host=192.0.2.1"], "cannot listen on 192.0.2.1:4000"),
+        (
+            &["--host=192.0.2.1", "--no-auth"],
+            "cannot listen on 192.0.2.1:4000",
+        ),
         (&["--workers=0"], "--workers \"0\""),
         (
             &["--max-connections=999999"],

@@ -153,6 +153,11 @@ impl Server {
         }
     }
 
+    /// Whether a log line that has been waited for or passed over contains `text`.
+    pub fn has_seen(&self, text: &str) -> bool {
+        self.seen.iter().any(|line| line.contains(text))
+    }
+
     /// A log line that has been waited for or passed over already.
     pub fn seen(&self, text: &str) -> &str {
         self.seen.iter().find(|line| line.contains(text)).unwrap()

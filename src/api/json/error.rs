@@ -25,6 +25,10 @@ pub(super) enum Code {
     InvalidKey,
     /// Well-formed, but out of range.
     ValidationError,
+    /// No token, or none that is known.
+    Unauthorized,
+    /// A token that may not do this.
+    Forbidden,
     /// No such key, or no such path.
     NotFound,
     /// The path does not have that method.
@@ -47,6 +51,8 @@ impl Code {
             Code::InvalidRequest => "INVALID_REQUEST",
             Code::InvalidKey => "INVALID_KEY",
             Code::ValidationError => "VALIDATION_ERROR",
+            Code::Unauthorized => "UNAUTHORIZED",
+            Code::Forbidden => "FORBIDDEN",
             Code::NotFound => "NOT_FOUND",
             Code::MethodNotAllowed => "METHOD_NOT_ALLOWED",
             Code::PayloadTooLarge => "PAYLOAD_TOO_LARGE",
@@ -60,6 +66,8 @@ impl Code {
     fn status(self) -> u16 {
         match self {
             Code::InvalidRequest | Code::InvalidKey | Code::ValidationError => 400,
+            Code::Unauthorized => 401,
+            Code::Forbidden => 403,
             Code::NotFound => 404,
             Code::MethodNotAllowed => 405,
             Code::PayloadTooLarge | Code::BatchTooLarge => 413,

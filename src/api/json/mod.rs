@@ -9,6 +9,7 @@ mod query;
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
+use super::auth::Denied;
 use super::route::Miss;
 use super::{Api, parse_key};
 use crate::server::{Admission, Body, Call, Fault, Response};
@@ -292,6 +293,18 @@ pub(super) fn miss(miss: Miss) -> Response {
             .detail("allow", allow.as_str())
             .into_response()
             .with_header("Allow", allow),
+    }
+}
+
+/// The answer to a request that is not let in.
+pub(super) fn deny(denied: Denied) -> Response {
+    match denied {
+        Denied::Unauthorized => Error::new(Code::Unauthorized, "A valid token is required")
+            .into_response()
+            .with_header("WWW-Authenticate", "Bearer".into()),
+        Denied::Forbidden => {
+            Error::new(Code::Forbidden, "This token may only read").into_response()
+        }
     }
 }
 
