@@ -86,17 +86,26 @@ impl Command {
         }
     }
 
-    /// About how many bytes it takes to write down.
-    pub(super) fn size(&self) -> usize {
+    /// About how many bytes it takes to write down. A touched value is written again: `stored` tells how long it is.
+    pub(super) fn size(&self, stored: impl Fn(&Key) -> usize) -> usize {
         match self {
-            Command::One(operation) => operation.size(),
-            Command::Bulk(operations) => operations.iter().map(Operation::size).sum(),
+            Command::One(operation) => operation.size(&stored),
+            Command::Bulk(operations) => operations.iter().map(|it| it.size(&stored)).sum(),
             Command::Clear | Command::Sweep => 0,
         }
     }
 }
 
 impl Operation {
+    /// The key that it is about.
+    pub fn key(&self) -> &Key {
+        match self {
+            Operation::Put { key, .. }
+            | Operation::Delete { key }
+            | Operation::Touch { key, .. } => key,
+        }
+    }
+
     /// Carries the operation out. Returns whether the key was there, or has been put.
     fn execute(self, state: &mut impl State) -> bool {
         match self {
@@ -122,11 +131,33 @@ impl Operation {
         }
     }
 
-    fn size(&self) -> usize {
-        match self {
-            Operation::Put { key, value, .. } => key.as_str().len() + value.as_str().len(),
-            // A touched value is written down again, but how long it is, is not known yet.
-            Operation::Delete { key } | Operation::Touch { key, .. } => key.as_str().len(),
-        }
+    fn size(&self, stored: impl Fn(&Key) -> usize) -> usize {
+        let value = match self {
+            Operation::Put { value, .. } => value.as_str().len(),
+            Operation::Delete { .. } => 0,
+            Operation::Touch { key, .. } => stored(key),
+        };
+        self.key().as_str().len() + value
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_touch_counts_as_much_as_the_value_that_it_writes_again() {
+        let key = Key::try_from(&b"key"[..]).unwrap();
+        let put = Operation::Put {
+            key: key.clone(),
+            value: Value::text("value"),
+            expiry: None,
+        };
+        let expiry = Expiry::at_millis(1);
+        let touch = Operation::Touch { key, expiry };
+        let size = |command: Command| command.size(|_| 1000);
+        assert_eq!(size(Command::One(put.clone())), 8);
+        assert_eq!(size(Command::One(touch.clone())), 1003);
+        assert_eq!(size(Command::Bulk(vec![put, touch])), 1011);
     }
 }

@@ -73,6 +73,14 @@ impl Map {
         page
     }
 
+    /// How many bytes the value of a key has; 0 without one.
+    pub(super) fn value_bytes(&self, key: &Key) -> usize {
+        let entries = self.read();
+        entries
+            .get(key)
+            .map_or(0, |entry| entry.value.as_str().len())
+    }
+
     /// How many keys there are, without those that have expired. Of the latter the sweeper has usually left next to none;
     /// a million of them take some milliseconds to count.
     pub(super) fn len(&self) -> usize {

@@ -21,8 +21,6 @@ pub(super) trait State {
 pub(super) struct Staged<'a> {
     base: &'a Entries,
     changes: Changes,
-    /// About how many bytes the changes take to write down.
-    bytes: usize,
 }
 
 /// What a batch of commands amounts to.
@@ -39,12 +37,7 @@ impl<'a> Staged<'a> {
         Staged {
             base,
             changes: Changes::default(),
-            bytes: 0,
         }
-    }
-
-    pub(super) fn bytes(&self) -> usize {
-        self.bytes
     }
 
     /// Changes nothing, and yet everything is among the changes.
@@ -73,7 +66,6 @@ impl State for Staged<'_> {
     }
 
     fn set(&mut self, key: Key, entry: Entry) {
-        self.bytes += key.as_str().len() + entry.value.as_str().len();
         self.changes.entries.insert(key, Some(entry));
     }
 

@@ -7,8 +7,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
-use super::super::state::Changes;
-use super::super::{Command, Failure, Map, Outcome};
+use super::super::{Command, Failure, Map};
 use super::files::{self, Database};
 use super::patience::UnderWay;
 use super::{Answer, Completion, Deliver, Durability, Job};
@@ -77,7 +76,7 @@ impl Writer {
         loop {
             match jobs.recv_timeout(HAND_OVER) {
                 Ok(first) => {
-                    let batch = gather(first, jobs, previous);
+                    let batch = self.gather(first, jobs, previous);
                     previous = batch.len();
                     deliver(self.commit(batch));
                 }
@@ -105,43 +104,24 @@ impl Writer {
         }
     }
 
-    /// Makes commands durable, then visible, and returns the answers that are still waited for.
+    /// Makes a batch durable, if it has to be, then visible, and returns the answers that are still waited for.
     fn commit(&mut self, jobs: Vec<Job>) -> Vec<Answer> {
-        let mut answers = Vec::with_capacity(jobs.len());
-        let mut jobs = jobs.into_iter().peekable();
-        while jobs.peek().is_some() {
-            if self.has_failed() {
-                answers.extend(jobs.map(|job| Answer {
-                    done: job.done,
-                    result: Err(Failure::Unavailable),
-                }));
-                return answers;
-            }
-            let (mut completions, mut results) = (Vec::new(), Vec::new());
-            let mut durable = false;
-            let ((), changes) = self.map.stage(|staged| {
-                // Commands may change more than they say: a touched value is written again.
-                while staged.bytes() < BATCH_BYTES
-                    && let Some(Job { command, done }) = jobs.next()
-                {
-                    durable |= !matches!(command, Command::Sweep);
-                    completions.push(done);
-                    results.push(command.execute(staged));
-                }
-            });
-            answers.extend(self.commit_staged(changes, durable, completions, results));
+        if self.has_failed() {
+            let refused = |job: Job| Answer {
+                done: job.done,
+                result: Err(Failure::Unavailable),
+            };
+            return jobs.into_iter().map(refused).collect();
         }
-        answers
-    }
-
-    /// Makes a batch durable, if it has to be, then visible.
-    fn commit_staged(
-        &mut self,
-        changes: Changes,
-        durable: bool,
-        waiting: Vec<Completion>,
-        outcomes: Vec<Outcome>,
-    ) -> impl Iterator<Item = Answer> {
+        let (mut waiting, mut outcomes) = (Vec::with_capacity(jobs.len()), Vec::new());
+        let mut durable = false;
+        let ((), changes) = self.map.stage(|staged| {
+            for Job { command, done } in jobs {
+                durable |= !matches!(command, Command::Sweep);
+                waiting.push(done);
+                outcomes.push(command.execute(staged));
+            }
+        });
         let map = Arc::clone(&self.map);
         let removes = changes.entries.values().any(Option::is_none);
         let (written, waiting) = self.on_disk(waiting, |database| {
@@ -166,7 +146,7 @@ impl Writer {
                 Err(Failure::DiskFailed)
             },
         };
-        waiting.into_iter().zip(outcomes).map(answer)
+        waiting.into_iter().zip(outcomes).map(answer).collect()
     }
 
     /// Gives back the space of removed entries where it is much and few are left: these are written anew, as the beginning
@@ -204,31 +184,32 @@ impl Writer {
     fn has_failed(&self) -> bool {
         self.failed.load(Ordering::Acquire)
     }
-}
 
-/// A job and those queued behind it, up to the bounds of a batch. Lets those who are about to submit one do so first:
-/// they are answered sooner by sharing this sync than by waiting for the next one.
-///
-/// Takes no more than half of the clients that seem to be writing, which are those in the queue and those of the
-/// `previous` batch. With all of them in one batch, the disk would wait while they make up their next requests, and they
-/// would wait while the disk syncs.
-fn gather(first: Job, jobs: &Receiver<Job>, previous: usize) -> Vec<Job> {
-    let most = (1 + jobs.len() + previous).div_ceil(2).min(BATCH_COMMANDS);
-    let mut bytes = first.command.size();
-    let mut batch = vec![first];
-    let mut yields = 0;
-    while batch.len() < most && bytes < BATCH_BYTES {
-        match jobs.try_recv() {
-            Ok(job) => {
-                bytes += job.command.size();
-                batch.push(job);
+    /// A job and those queued behind it, up to the bounds of a batch. Lets those who are about to submit one do so first:
+    /// they are answered sooner by sharing this sync than by waiting for the next one.
+    ///
+    /// Takes no more than half of the clients that seem to be writing, which are those in the queue and those of the
+    /// `previous` batch. With all of them in one batch, the disk would wait while they make up their next requests, and they
+    /// would wait while the disk syncs.
+    fn gather(&self, first: Job, jobs: &Receiver<Job>, previous: usize) -> Vec<Job> {
+        let size = |job: &Job| job.command.size(|key| self.map.value_bytes(key));
+        let most = (1 + jobs.len() + previous).div_ceil(2).min(BATCH_COMMANDS);
+        let mut bytes = size(&first);
+        let mut batch = vec![first];
+        let mut yields = 0;
+        while batch.len() < most && bytes < BATCH_BYTES {
+            match jobs.try_recv() {
+                Ok(job) => {
+                    bytes += size(&job);
+                    batch.push(job);
+                }
+                Err(_) if yields < YIELDS => {
+                    yields += 1;
+                    thread::yield_now();
+                }
+                Err(_) => break,
             }
-            Err(_) if yields < YIELDS => {
-                yields += 1;
-                thread::yield_now();
-            }
-            Err(_) => break,
         }
+        batch
     }
-    batch
 }
