@@ -185,15 +185,6 @@ pub(super) fn batch<T>(field: &str, items: Items<T>, most: usize) -> Result<Vec<
     Ok(items.kept)
 }
 
-/// The name of a field, of an item if it is in one.
-pub(super) fn field(item: Option<(&str, usize)>, name: &str) -> String {
-    match item {
-        Some((list, n)) if name.is_empty() => format!("{list}[{n}]"),
-        Some((list, n)) => format!("{list}[{n}].{name}"),
-        None => name.to_owned(),
-    }
-}
-
 /// A key in a field, which `field` names if it has to.
 pub(super) fn key(text: &str, field: impl Fn() -> String) -> Result<Key, Error> {
     Key::try_from(text.as_bytes()).map_err(|error| Error::invalid_key(error, Some(&field())))

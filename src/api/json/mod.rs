@@ -194,44 +194,43 @@ fn touch(key: Key, body: &[u8]) -> Result<(Command, Answer), Error> {
 
 fn bulk_put(api: &Api, body: &[u8]) -> Result<(Command, Answer), Error> {
     let body: body::Operations<body::BulkPut<'_>> = body::parse(body)?;
-    let items = body::batch(OPERATIONS, body.operations, api.limits.batch)?;
-    let (mut keys, mut operations) = (Vec::new(), Vec::new());
-    // Items with the same time to live go at the same moment.
-    let now = Expiry::now();
-    for (n, body::Object(item)) in items.iter().enumerate() {
-        let field = |name: &str| body::field(Some((OPERATIONS, n)), name);
+    bulk_operations(api, body, |item, now, field| {
         let key = body::key(&item.key, || field("key"))?;
         let value = body::value(item.value, api.limits.value_bytes, || field("value"))?;
         let ttl = item.ttl.map(|ttl| body::expiry(ttl, now, || field("ttl")));
         let expiry = ttl.transpose()?;
-        keys.push(key.clone());
-        operations.push(Operation::Put { key, value, expiry });
-    }
-    Ok(bulk(keys, operations))
+        Ok(Operation::Put { key, value, expiry })
+    })
 }
 
 fn bulk_touch(api: &Api, body: &[u8]) -> Result<(Command, Answer), Error> {
     let body: body::Operations<body::BulkTouch<'_>> = body::parse(body)?;
-    let items = body::batch(OPERATIONS, body.operations, api.limits.batch)?;
-    let (mut keys, mut operations) = (Vec::new(), Vec::new());
-    // Items with the same time to live go at the same moment.
-    let now = Expiry::now();
-    for (n, body::Object(item)) in items.iter().enumerate() {
-        let field = |name: &str| body::field(Some((OPERATIONS, n)), name);
+    bulk_operations(api, body, |item, now, field| {
         let key = body::key(&item.key, || field("key"))?;
         let expiry = body::expiry(item.ttl, now, || field("ttl"))?;
-        keys.push(key.clone());
-        operations.push(Operation::Touch { key, expiry });
-    }
-    Ok(bulk(keys, operations))
+        Ok(Operation::Touch { key, expiry })
+    })
+}
+
+/// What a body with operations asks for. `read` makes one of an item, the present, and how to name a field of the item.
+fn bulk_operations<T>(
+    api: &Api,
+    body: body::Operations<T>,
+    read: impl Fn(&T, Expiry, &dyn Fn(&str) -> String) -> Result<Operation, Error>,
+) -> Result<(Command, Answer), Error> {
+    let items = body::batch(OPERATIONS, body.operations, api.limits.batch)?;
+    // Items with the same time to live go at the same moment.
+    let now = Expiry::now();
+    let operations = items.iter().enumerate().map(|(n, body::Object(item))| {
+        read(item, now, &|name| format!("{OPERATIONS}[{n}].{name}"))
+    });
+    Ok(bulk(operations.collect::<Result<_, _>>()?))
 }
 
 fn bulk_delete(api: &Api, body: &[u8]) -> Result<(Command, Answer), Error> {
     let body: body::BulkDelete<'_> = body::parse(body)?;
-    let keys = bulk_keys(api, body.keys)?;
-    let delete = |key: &Key| Operation::Delete { key: key.clone() };
-    let operations = keys.iter().map(delete).collect();
-    Ok(bulk(keys, operations))
+    let keys = bulk_keys(api, body.keys)?.into_iter();
+    Ok(bulk(keys.map(|key| Operation::Delete { key }).collect()))
 }
 
 fn bulk_get(api: &Api, body: &[u8]) -> Result<Response, Error> {
@@ -248,7 +247,7 @@ fn bulk_keys(api: &Api, keys: body::Items<body::Text<'_>>) -> Result<Vec<Key>, E
     let mut keys = Vec::with_capacity(texts.len());
     let mut seen = HashSet::with_capacity(texts.len());
     for (n, body::Text(text)) in texts.iter().enumerate() {
-        let key = body::key(text, || body::field(Some((KEYS, n)), ""))?;
+        let key = body::key(text, || format!("{KEYS}[{n}]"))?;
         if seen.insert(key.clone()) {
             keys.push(key);
         }
@@ -259,9 +258,10 @@ fn bulk_keys(api: &Api, keys: body::Items<body::Text<'_>>) -> Result<Vec<Key>, E
 const OPERATIONS: &str = "operations";
 const KEYS: &str = "keys";
 
-/// Operations on these keys, in this order, and the answer: what became of each key, of a repeated one what the last
-/// operation on it did.
-fn bulk(keys: Vec<Key>, operations: Vec<Operation>) -> (Command, Answer) {
+/// These operations, in this order, and the answer: what became of each key, of a repeated one what the last operation on
+/// it did.
+fn bulk(operations: Vec<Operation>) -> (Command, Answer) {
+    let keys: Vec<Key> = operations.iter().map(|it| it.key().clone()).collect();
     let answer = move |outcome| {
         let Outcome::Each(found) = outcome else {
             return Err(Error::new(Code::Internal, "Internal server error"));
