@@ -211,9 +211,8 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation
             env!("CARGO_PKG_VERSION")
         )));
     }
-    match args.command {
-        Some(Subcommand::Token(TokenArgs { command })) => return Ok(token_command(command)),
-        None => {}
+    if let Some(Subcommand::Token(TokenArgs { command })) = args.command {
+        return Ok(token_command(command));
     }
     let host = host(&args.host)?;
     if args.auth.is_some() && args.no_auth {

@@ -28,6 +28,9 @@ use disk::Journal;
 use map::Map;
 use sweeper::Sweeper;
 
+/// How many keys a listing fetches at first; then twice as many each time. Many of them ask for a few keys only.
+const FIRST_STEP: usize = 16;
+
 /// The store: the map that serves reads, and the way in for writes.
 pub struct Store {
     committer: Arc<Committer>,
@@ -189,9 +192,6 @@ pub struct Listing {
     step: usize,
     fetched: std::vec::IntoIter<(Key, Entry)>,
 }
-
-/// How many keys a listing fetches at first; then twice as many each time. Many of them ask for a few keys only.
-const FIRST_STEP: usize = 16;
 
 impl Iterator for Listing {
     type Item = (Key, Entry);

@@ -5,9 +5,9 @@
 //! that wait together share one sync, no reader sees what a crash could take back, and whoever submitted a command
 //! never waits for the disk. The size of a batch is bound by the clients in flight.
 //!
-//! The journal thread is in [`writer`]. [`files`] knows the directory: lock, format, and the database in it. [`journals`] and [`manifest`] look for damage
-//! before that is opened, and [`record`] says how an entry looks in it. [`patience`] answers those whose write the disk
-//! does not get done.
+//! The journal thread is in [`writer`]. [`files`] knows the directory: lock, format, and the database in it.
+//! [`journals`] and [`manifest`] look for damage before that is opened, and [`record`] says how an entry looks in it.
+//! [`patience`] answers those whose write the disk does not get done.
 
 mod files;
 mod journals;
