@@ -16,8 +16,9 @@
 //! * [`api`] is the `Service` that joins the two: requests become commands, outcomes become responses. There are two APIs
 //!   over the same keys, `api/plain.rs` and `api/json`, and one table of paths for both, `api/route.rs`.
 //!
-//! [`tokens`] are what lets clients in, where that is asked for. [`options`] turns the command line into a [`options::Config`] that the rest may trust, [`logging`] sends log lines to
-//! stderr, and `main` wires them together and waits for a signal.
+//! [`tokens`] are what lets clients in, where that is asked for, and a [`rate::Rate`] says how often. [`options`] turns the
+//! command line into a [`options::Config`] that the rest may trust, [`logging`] sends log lines to stderr, and `main` wires
+//! them together and waits for a signal.
 //!
 //! To read it in the order in which a request flows: `main.rs`, `server/mod.rs`, `server/listener.rs`,
 //! `server/connections.rs`, `server/pool.rs`, `api/mod.rs`, `api/plain.rs`, `store/mod.rs`, `server/call.rs`.
@@ -31,6 +32,7 @@
 pub mod api;
 pub mod logging;
 pub mod options;
+pub mod rate;
 pub mod server;
 pub mod store;
 pub mod tokens;

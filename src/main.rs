@@ -19,7 +19,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level::signal_name;
 
-use threadkv::api::{About, Api, Auth, Limits};
+use threadkv::api::{About, Admitted, Api, Auth, Limits};
 use threadkv::options::{self, Config, Invocation, TokenCommand};
 use threadkv::server::{self, AcceptEnded, Monitor, Parts, Pool, Server, guard};
 use threadkv::store::{Answer, Store};
@@ -52,10 +52,7 @@ fn main() -> ExitCode {
 /// Makes, lists or revokes tokens. What was asked for goes to stdout, a made token alone on its line.
 fn manage_tokens(file: &Path, command: TokenCommand) -> Result<(), String> {
     let text = match command {
-        TokenCommand::Create { name, read_only } => {
-            let token = tokens::create(file, name, read_only);
-            token.map(|token| format!("{token}\n"))
-        }
+        TokenCommand::Create(new) => tokens::create(file, new).map(|token| format!("{token}\n")),
         TokenCommand::List => Tokens::read(file).map(|tokens| {
             let line = |token: &Token| {
                 let rights = if token.read_only {
@@ -63,7 +60,8 @@ fn manage_tokens(file: &Path, command: TokenCommand) -> Result<(), String> {
                 } else {
                     "read-write"
                 };
-                format!("{}\t{rights}\t{}\n", token.created, token.name)
+                let rate = token.rate_limit.map_or("-".into(), |rate| rate.to_string());
+                format!("{}\t{rights}\t{rate}\t{}\n", token.created, token.name)
             };
             tokens.iter().map(line).collect()
         }),
@@ -109,6 +107,11 @@ fn serve(config: Config) -> Result<(), String> {
     let limits = Limits {
         value_bytes: config.max_value_bytes,
         batch: config.max_batch,
+        rate: config.rate_limit,
+    };
+    let admitted = Admitted {
+        auth,
+        origins: config.cors_origins,
     };
     let about = About {
         durability: match config.working_dir {
@@ -119,7 +122,7 @@ fn serve(config: Config) -> Result<(), String> {
         started: Instant::now(),
         monitor: Arc::clone(&monitor),
     };
-    let api = Api::new(Arc::clone(&store), limits, auth, about);
+    let api = Api::new(Arc::clone(&store), limits, admitted, about);
     let parts = Parts {
         socket,
         workers: config.workers,

@@ -10,7 +10,10 @@ use std::str::FromStr;
 use argh::FromArgs;
 use log::LevelFilter;
 
+use crate::api::Origin;
+use crate::rate::Rate;
 use crate::store::Durability;
+use crate::tokens::NewToken;
 
 /// More workers than this are a mistake: they would only wait for each other.
 const MAX_WORKERS: usize = 256;
@@ -68,6 +71,14 @@ struct Args {
     #[argh(switch)]
     no_auth: bool,
 
+    /// requests a second (N/s) or a minute (N/m) of one token, or without --auth of one address
+    #[argh(option, arg_name = "rate")]
+    rate_limit: Option<String>,
+
+    /// origin of web pages that may use the APIs, or * for any; can be given several times
+    #[argh(option, arg_name = "origin")]
+    cors_origin: Vec<String>,
+
     /// print the version and exit
     #[argh(switch)]
     version: bool,
@@ -113,6 +124,10 @@ struct CreateArgs {
     /// let it read only
     #[argh(switch)]
     read_only: bool,
+
+    /// requests a second (N/s) or a minute (N/m), whatever the server's own --rate-limit says
+    #[argh(option, arg_name = "rate")]
+    rate_limit: Option<String>,
 }
 
 /// Lists names, dates and rights of the tokens, never the tokens themselves.
@@ -151,13 +166,8 @@ pub enum Invocation {
 /// What is to be done with tokens.
 #[derive(Debug)]
 pub enum TokenCommand {
-    /// Make one, of that name if there is one.
-    Create {
-        /// How to call it.
-        name: Option<String>,
-        /// Whether it may only read.
-        read_only: bool,
-    },
+    /// Make one.
+    Create(NewToken),
     /// List all of them.
     List,
     /// Remove the one of that name.
@@ -183,6 +193,10 @@ pub struct Config {
     pub max_batch: usize,
     /// The file of the tokens that let clients in; `None` lets everybody in.
     pub auth: Option<PathBuf>,
+    /// How often one client may ask.
+    pub rate_limit: Option<Rate>,
+    /// The origins of web pages that may use the APIs.
+    pub cors_origins: Vec<Origin>,
     /// The least severe log lines that are written.
     pub log_level: LevelFilter,
 }
@@ -212,7 +226,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation
         )));
     }
     if let Some(Subcommand::Token(TokenArgs { command })) = args.command {
-        return Ok(token_command(command));
+        return token_command(command);
     }
     let host = host(&args.host)?;
     if args.auth.is_some() && args.no_auth {
@@ -242,6 +256,12 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation
             1..=MAX_MAX_VALUE_BYTES,
         )?,
         max_batch: number("--max-batch", &args.max_batch, 1..=MAX_MAX_BATCH)?,
+        rate_limit: rate(args.rate_limit)?,
+        cors_origins: args
+            .cors_origin
+            .iter()
+            .map(|origin| parsed("--cors-origin", origin))
+            .collect::<Result<_, _>>()?,
         log_level: args.log_level.parse().map_err(|_| {
             format!(
                 "--log-level {:?}: expected off, error, warn, info, debug or trace",
@@ -251,18 +271,30 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation
     }))
 }
 
-fn token_command(command: TokenSubcommand) -> Invocation {
-    match command {
-        TokenSubcommand::Create(CreateArgs {
-            file,
-            name,
-            read_only,
-        }) => Invocation::Tokens(file, TokenCommand::Create { name, read_only }),
+fn token_command(command: TokenSubcommand) -> Result<Invocation, String> {
+    Ok(match command {
+        TokenSubcommand::Create(args) => {
+            let new = NewToken {
+                name: args.name,
+                read_only: args.read_only,
+                rate_limit: rate(args.rate_limit)?,
+            };
+            Invocation::Tokens(args.file, TokenCommand::Create(new))
+        }
         TokenSubcommand::List(ListArgs { file }) => Invocation::Tokens(file, TokenCommand::List),
         TokenSubcommand::Revoke(RevokeArgs { file, name }) => {
             Invocation::Tokens(file, TokenCommand::Revoke(name))
         }
-    }
+    })
+}
+
+fn rate(text: Option<String>) -> Result<Option<Rate>, String> {
+    text.map(|text| parsed("--rate-limit", &text)).transpose()
+}
+
+/// The value of an option whose error says what is wrong with the value.
+fn parsed<T: FromStr<Err = String>>(option: &str, text: &str) -> Result<T, String> {
+    text.parse().map_err(|error| format!("{option} {error}"))
 }
 
 /// argh knows `--option value` only; `lsfr` passes `--option=value`.
@@ -376,12 +408,17 @@ mod tests {
             "--max-batch=7",
             "--log-level=debug",
             "--host=localhost",
+            "--rate-limit=100/m",
+            "--cors-origin=http://a",
+            "--cors-origin=http://b:1",
         ];
         let config = config(&rest).unwrap();
         assert_eq!(config.max_connections, Some(10));
         assert_eq!(config.durability, Durability::Os);
         assert_eq!(config.max_value_bytes, 5);
         assert_eq!(config.max_batch, 7);
+        assert_eq!(config.rate_limit.unwrap().to_string(), "100/m");
+        assert_eq!(config.cors_origins.len(), 2);
         assert_eq!(config.log_level, LevelFilter::Debug);
         assert_eq!(config.address.ip(), IpAddr::V4(Ipv4Addr::LOCALHOST));
     }
@@ -401,11 +438,22 @@ mod tests {
             (&["--max-batch", "0"], "--max-batch \"0\""),
             (&["--log-level", "loud"], "--log-level \"loud\""),
             (&["--durability", "disk"], "--durability \"disk\""),
+            (&["--rate-limit", "10"], "--rate-limit \"10\""),
+            (&["--rate-limit=0/s"], "--rate-limit \"0/s\""),
+            (
+                &["--cors-origin", "example.com"],
+                "--cors-origin \"example.com\"",
+            ),
+            (&["--cors-origin=*", "--cors-origin="], "--cors-origin \"\""),
             (&["--host", "0.0.0.0"], "--auth"),
             (&["--host", "192.168.1.1", "--port", "1"], "--no-auth"),
             (&["--auth", "f", "--no-auth"], "--no-auth"),
             (&["token"], "create list revoke"),
             (&["token", "create"], "--file"),
+            (
+                &["token", "create", "--file=f", "--rate-limit=9"],
+                "--rate-limit \"9\"",
+            ),
             (&["token", "revoke", "--file", "f"], "--name"),
             (&["--bogus"], "--bogus"),
             (&["--bogus=1"], "--bogus"),

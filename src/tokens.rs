@@ -16,6 +16,8 @@ use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use crate::rate::Rate;
+
 /// What tokens begin with, so that they are known for what they are where they turn up.
 const PREFIX: &str = "tkv_";
 
@@ -41,6 +43,27 @@ pub struct Token {
     /// Whether it may only read.
     #[serde(default)]
     pub read_only: bool,
+    /// How often it may be used, where that is not what holds for all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate_limit: Option<Rate>,
+}
+
+impl Token {
+    /// What tells it from all others.
+    pub fn hash(&self) -> &[u8; 32] {
+        &self.hash
+    }
+}
+
+/// What a new token is to be like.
+#[derive(Debug, Default)]
+pub struct NewToken {
+    /// How to call it; without a name it gets the first free one of `token-1`, `token-2` and so on.
+    pub name: Option<String>,
+    /// Whether it may only read.
+    pub read_only: bool,
+    /// How often it may be used, where that is not what holds for all.
+    pub rate_limit: Option<Rate>,
 }
 
 /// Why a file of tokens could not be read or changed. The file is as it was.
@@ -117,9 +140,8 @@ impl Tokens {
     }
 }
 
-/// Makes a token, and the file with it if there is none. Returns the token, which is nowhere else. Without a name it gets
-/// the first free one of `token-1`, `token-2` and so on.
-pub fn create(path: &Path, name: Option<String>, read_only: bool) -> Result<String, TokenError> {
+/// Makes a token, and the file with it if there is none. Returns the token, which is nowhere else.
+pub fn create(path: &Path, new: NewToken) -> Result<String, TokenError> {
     let _lock = lock(path)?;
     let mut tokens = match Tokens::read(path) {
         Err(TokenError::Io(_, _, error)) if error.kind() == io::ErrorKind::NotFound => {
@@ -128,7 +150,7 @@ pub fn create(path: &Path, name: Option<String>, read_only: bool) -> Result<Stri
         read => read?,
     };
     let taken = |name: &str| tokens.iter().any(|token| token.name == name);
-    let name = match name {
+    let name = match new.name {
         Some(name) if name.is_empty() || name.len() > MAX_NAME_BYTES || !prints(&name) => {
             return Err(TokenError::Name(name));
         }
@@ -150,7 +172,8 @@ pub fn create(path: &Path, name: Option<String>, read_only: bool) -> Result<Stri
         name,
         hash: Sha256::digest(token.as_bytes()).into(),
         created: now.format(&Rfc3339).unwrap_or_default(), // fails beyond the year 9999
-        read_only,
+        read_only: new.read_only,
+        rate_limit: new.rate_limit,
     });
     write(path, &tokens)?;
     Ok(token)
@@ -251,6 +274,7 @@ mod tests {
             hash: Sha256::digest(format!("secret of {name}")).into(),
             created: String::new(),
             read_only: false,
+            rate_limit: None,
         };
         Tokens {
             tokens: names.iter().map(token).collect(),

@@ -8,8 +8,11 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::thread;
 use std::time::Duration;
 
+use crate::rate::Rate;
 use crate::server::Head;
 use crate::tokens::{TokenError, Tokens};
+
+use super::limiter::{Client, TooMany};
 
 /// How often to look whether the file of the tokens has changed.
 const LOOK: Duration = Duration::from_millis(500);
@@ -24,12 +27,23 @@ pub struct Auth {
 /// What a request needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Access {
+    /// Nothing: anybody may, as often as they like.
+    Unlimited,
     /// Nothing: anybody may.
     Open,
     /// Any token.
     Read,
     /// A token that may write.
     Write,
+}
+
+/// Who has a token.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Identity {
+    pub(super) client: Client,
+    pub(super) read_only: bool,
+    /// A limit of its own.
+    pub(super) rate_limit: Option<Rate>,
 }
 
 /// Why a request is not let in.
@@ -39,6 +53,8 @@ pub(super) enum Denied {
     Unauthorized,
     /// The token may only read.
     Forbidden,
+    /// It comes sooner after others than the limit allows.
+    TooMany(TooMany),
 }
 
 impl Auth {
@@ -59,20 +75,16 @@ impl Auth {
         Ok(auth)
     }
 
-    /// Whether a request may have what it needs.
-    pub(super) fn check(&self, head: Head<'_>, access: Access) -> Result<(), Denied> {
-        if access == Access::Open {
-            return Ok(());
-        }
-        let credential = credential(head).ok_or(Denied::Unauthorized)?;
+    /// Who sends a request, if it has a token that is known.
+    pub(super) fn identify(&self, head: Head<'_>) -> Option<Identity> {
+        let credential = credential(head)?;
         let tokens = Arc::clone(&self.tokens.read().unwrap_or_else(PoisonError::into_inner));
-        let token = tokens
-            .find(credential.as_bytes())
-            .ok_or(Denied::Unauthorized)?;
-        if access == Access::Write && token.read_only {
-            return Err(Denied::Forbidden);
-        }
-        Ok(())
+        let token = tokens.find(credential.as_bytes())?;
+        Some(Identity {
+            client: Client::Token(*token.hash()),
+            read_only: token.read_only,
+            rate_limit: token.rate_limit,
+        })
     }
 
     fn watch(&self, mut seen: Stamp) {

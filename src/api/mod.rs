@@ -1,10 +1,12 @@
 //! Joins the server to the store: requests become commands, outcomes become responses.
 //!
-//! The order of checks is path, method, token, rights, key, query, body, so a refused request costs little: its body is
-//! not looked at.
+//! The order of checks is path, method or preflight, token, rate limit, rights, key, query, body, so a refused request costs
+//! little: its body is not looked at.
 
 mod auth;
+mod cors;
 mod json;
+mod limiter;
 mod plain;
 mod route;
 
@@ -14,13 +16,17 @@ use std::time::Instant;
 
 use percent_encoding::percent_decode_str;
 
-use crate::server::{Admission, Fault, Head, Monitor, Response, Service};
+use crate::rate::Rate;
+use crate::server::{Admission, Fault, Head, Headers, Monitor, Response, Service};
 use crate::store::{Key, KeyError, Store};
 
 pub use auth::Auth;
+pub use cors::Origin;
 
-use auth::Access;
-use route::Endpoint;
+use auth::{Access, Denied};
+use cors::Cors;
+use limiter::{Client, Limiters, TooMany};
+use route::{Endpoint, Miss};
 
 /// When a client may try again where the store cannot be written to, in seconds: the time for a restart.
 const RETRY_AFTER: &str = "5";
@@ -31,6 +37,8 @@ pub struct Api {
     limits: Limits,
     /// Without it, everybody is let in.
     auth: Option<Arc<Auth>>,
+    limiters: Limiters,
+    cors: Cors,
     about: About,
 }
 
@@ -41,6 +49,17 @@ pub struct Limits {
     pub value_bytes: u64,
     /// Items of a bulk request.
     pub batch: usize,
+    /// Requests of a client that has no limit of its own.
+    pub rate: Option<Rate>,
+}
+
+/// Who is let in.
+#[derive(Default)]
+pub struct Admitted {
+    /// Who has one of these tokens; without them, everybody.
+    pub auth: Option<Arc<Auth>>,
+    /// Web pages of these origins.
+    pub origins: Vec<Origin>,
 }
 
 /// What the server tells about itself.
@@ -56,41 +75,76 @@ pub struct About {
 }
 
 impl Api {
-    /// Serves `store`, within `limits`, to those whom `auth` lets in, or to everybody.
-    pub fn new(
-        store: Arc<Store>,
-        limits: Limits,
-        auth: Option<Arc<Auth>>,
-        about: About,
-    ) -> Arc<Api> {
+    /// Serves `store`, within `limits`, to those who are admitted.
+    pub fn new(store: Arc<Store>, limits: Limits, admitted: Admitted, about: About) -> Arc<Api> {
         Arc::new(Api {
             store,
             limits,
-            auth,
+            auth: admitted.auth,
+            limiters: Limiters::default(),
+            cors: Cors::new(admitted.origins),
             about,
         })
+    }
+
+    /// Finds out who asks, and whether that is allowed, and now. Who is under a limit is told what is left of it in
+    /// `headers`, allowed or not.
+    fn let_in(&self, head: Head<'_>, access: Access, headers: &mut Headers) -> Result<(), Denied> {
+        if access == Access::Unlimited {
+            return Ok(());
+        }
+        let address = head.peer().map(|peer| Client::at(peer.ip()));
+        let (mut client, mut rate, mut read_only) = (address, self.limits.rate, false);
+        if let Some(auth) = &self.auth
+            && access != Access::Open
+        {
+            let token = auth.identify(head).ok_or(Denied::Unauthorized)?;
+            client = Some(token.client);
+            rate = token.rate_limit.or(rate);
+            read_only = token.read_only;
+        }
+        if let (Some(client), Some(rate)) = (client, rate) {
+            let checked = self.limiters.check(client, rate);
+            let (Ok(left) | Err(TooMany { left, .. })) = &checked;
+            headers.extend(left.headers());
+            checked.map_err(Denied::TooMany)?;
+        }
+        if access == Access::Write && read_only {
+            return Err(Denied::Forbidden);
+        }
+        Ok(())
     }
 }
 
 impl Service for Arc<Api> {
+    fn headers(&self, head: Head<'_>) -> Headers {
+        self.cors.headers(head)
+    }
+
     fn admit(&self, head: Head<'_>) -> Result<Admission, Response> {
         let (endpoint, key) = route::find(head.method(), head.path()).map_err(|miss| {
-            if route::is_json(head.path()) {
-                json::miss(miss)
-            } else {
-                plain::miss(miss)
-            }
+            let preflight = match &miss {
+                Miss::Method(allow) => self.cors.preflight(head, allow),
+                Miss::Path => None,
+            };
+            preflight.unwrap_or_else(|| match route::is_json(head.path()) {
+                true => json::miss(miss),
+                false => plain::miss(miss),
+            })
         })?;
-        if let Some(auth) = &self.auth {
-            auth.check(head, endpoint.access())
-                .map_err(|denied| match endpoint {
-                    Endpoint::Plain(_) => plain::deny(denied),
-                    Endpoint::Json(_) => json::deny(denied),
-                })?;
-        }
-        match endpoint {
-            Endpoint::Plain(endpoint) => plain::admit(self, endpoint, key),
-            Endpoint::Json(endpoint) => json::admit(self, endpoint, key, head.query()),
+        let mut headers = Headers::new();
+        let let_in = self.let_in(head, endpoint.access(), &mut headers);
+        let admitted = match endpoint {
+            Endpoint::Plain(endpoint) => let_in
+                .map_err(plain::deny)
+                .and_then(|()| plain::admit(self, endpoint, key)),
+            Endpoint::Json(endpoint) => let_in
+                .map_err(json::deny)
+                .and_then(|()| json::admit(self, endpoint, key, head.query())),
+        };
+        match admitted {
+            Ok(admission) => Ok(admission.with_headers(headers)),
+            Err(response) => Err(response.with_headers(headers)),
         }
     }
 
@@ -104,12 +158,13 @@ impl Service for Arc<Api> {
 }
 
 impl Endpoint {
-    /// What a request to it needs, where there are tokens.
+    /// What a request to it needs, where there are tokens and limits.
     fn access(self) -> Access {
         use json::Endpoint as J;
         use plain::Endpoint as P;
         match self {
-            Endpoint::Json(J::Health | J::OpenApi) => Access::Open,
+            Endpoint::Json(J::Health) => Access::Unlimited,
+            Endpoint::Json(J::OpenApi) => Access::Open,
             Endpoint::Plain(P::Get)
             | Endpoint::Json(J::Get | J::Ttl | J::List | J::BulkGet | J::Status) => Access::Read,
             Endpoint::Plain(P::Put | P::Delete | P::Clear)

@@ -86,7 +86,7 @@ fn write(store: &Store, command: Command, call: Call) {
             Ok(_) => Response::new(200, TEXT, Body::Static("")),
             Err(failure @ Failure::TimedOut) => line(504, &failure.to_string()),
             Err(failure @ (Failure::Unavailable | Failure::DiskFailed)) => {
-                line(503, &failure.to_string()).with_header("Retry-After", RETRY_AFTER.into())
+                line(503, &failure.to_string()).with_header("Retry-After", RETRY_AFTER)
             }
         });
     });
@@ -103,10 +103,10 @@ pub(super) fn miss(miss: Miss) -> Response {
 /// The answer to a request that is not let in.
 pub(super) fn deny(denied: Denied) -> Response {
     match denied {
-        Denied::Unauthorized => {
-            line(401, "unauthorized").with_header("WWW-Authenticate", "Bearer".into())
-        }
+        Denied::Unauthorized => line(401, "unauthorized").with_header("WWW-Authenticate", "Bearer"),
         Denied::Forbidden => line(403, "forbidden"),
+        Denied::TooMany(too_many) => line(429, "rate limit exceeded")
+            .with_header("Retry-After", too_many.retry_after().to_string()),
     }
 }
 

@@ -10,7 +10,7 @@ use tiny_http::Request;
 
 use super::connections::Client;
 use super::request::Head;
-use super::response::{Message, Response};
+use super::response::{Headers, Message, Response};
 use super::transfer::Transfer;
 use super::{Fault, Shared};
 
@@ -27,6 +27,8 @@ pub struct Call {
     /// Whether the body has been read to its end, so that the connection can go on.
     pub(super) body_read: bool,
     body: Vec<u8>,
+    /// What the answer carries, whichever it is.
+    headers: Headers,
     received: Instant,
     pub(super) shared: Arc<Shared>,
 }
@@ -38,6 +40,7 @@ impl Call {
             client,
             body_read: false,
             body: Vec::new(),
+            headers: Headers::new(),
             received: Instant::now(),
             shared: Arc::clone(shared),
         }
@@ -71,6 +74,11 @@ impl Call {
         self
     }
 
+    /// Has the answer, whichever it is, carry these headers too.
+    pub(super) fn add_headers(&mut self, headers: Headers) {
+        self.headers.extend(headers);
+    }
+
     /// Sends the answer, and lets the connection's next request come up.
     pub fn answer(mut self, response: Response) {
         self.send(response);
@@ -81,6 +89,7 @@ impl Call {
             return;
         };
         let (client, shared) = (self.client, &self.shared);
+        let response = response.with_headers(mem::take(&mut self.headers));
         shared.monitor.count_answer(response.status());
         let head = Head::of(&request);
         log::debug!(

@@ -45,7 +45,7 @@ pub use monitor::Monitor;
 pub use panics::report_panics;
 pub use pool::{Pool, Tasks, guard};
 pub use request::Head;
-pub use response::{Body, Response, Stream};
+pub use response::{Body, Headers, Response, Stream};
 pub use scheduling::prefer_throughput;
 pub use tiny_http::Method;
 
@@ -68,6 +68,9 @@ const DRAIN_TICK: Duration = Duration::from_millis(5);
 
 /// What answers requests.
 pub trait Service: Send + Sync + 'static {
+    /// What the answer to a request carries, whichever it is.
+    fn headers(&self, head: Head<'_>) -> Headers;
+
     /// Looks at the head of a request, before its body is read, and says what is to be done with it, or refuses it.
     fn admit(&self, head: Head<'_>) -> Result<Admission, Response>;
 
@@ -80,6 +83,8 @@ pub struct Admission {
     /// The most bytes the body may have.
     body_limit: u64,
     handler: Handler,
+    /// What the answer carries from here on, whichever it is.
+    headers: Headers,
 }
 
 /// Answers a request, at once or later. Runs on a worker, and must not wait, neither for the client nor for a disk.
@@ -91,7 +96,14 @@ impl Admission {
         Admission {
             body_limit,
             handler: Box::new(handler),
+            headers: Headers::new(),
         }
+    }
+
+    /// The same, and the answer carries these headers, whichever it is.
+    pub fn with_headers(mut self, headers: Headers) -> Admission {
+        self.headers.extend(headers);
+        self
     }
 }
 
@@ -192,6 +204,7 @@ impl Shared {
     fn serve(self: &Arc<Self>, request: Request, client: Client) {
         // From here on it is answered, whatever happens.
         let mut call = Call::new(request, client, self);
+        call.add_headers(self.service.headers(call.head()));
         let framing = match call.head().framing() {
             Ok(framing) => framing,
             Err(what) => {
@@ -206,10 +219,12 @@ impl Shared {
         let Admission {
             body_limit: limit,
             handler,
+            headers,
         } = match self.service.admit(call.head()) {
             Ok(admission) => admission,
             Err(response) => return call.answer(response),
         };
+        call.add_headers(headers);
         match framing {
             Framing::Here if call.body_len() <= limit => handler(call),
             Framing::Coming { declared } if declared.unwrap_or(0) <= limit => {
@@ -283,6 +298,10 @@ mod tests {
     struct Troublesome(Pool);
 
     impl Service for Troublesome {
+        fn headers(&self, _: Head<'_>) -> Headers {
+            Headers::new()
+        }
+
         fn admit(&self, head: Head<'_>) -> Result<Admission, Response> {
             let pool = self.0.clone();
             match head.path() {

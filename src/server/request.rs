@@ -1,5 +1,7 @@
 //! What the head of a request says: the part that is known before any body is read.
 
+use std::net::SocketAddr;
+
 use tiny_http::{HTTPVersion, Header, Method, Request};
 
 /// Bodies up to this size are read by tiny_http before it hands the request out; larger ones are not.
@@ -52,6 +54,11 @@ impl<'a> Head<'a> {
             .iter()
             .filter(named)
             .map(|header| header.value.as_str())
+    }
+
+    /// Where it comes from.
+    pub fn peer(self) -> Option<&'a SocketAddr> {
+        self.0.remote_addr()
     }
 
     /// Whether the connection stays open after the answer, going by what the client asked for.

@@ -3,6 +3,7 @@
 //! Written here and not by tiny_http's own `Response`, because the caller decides what happens to the connection
 //! afterwards, and because a head and a small body go out in one write.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -13,11 +14,15 @@ use super::request::Head;
 /// Bodies up to this size are copied behind the head, so that both go out in one write.
 const COPIED: usize = 16 * 1024;
 
+/// Header fields. The values are our own, never a client's text.
+pub type Headers = Vec<(&'static str, Cow<'static, str>)>;
+
 /// An answer, before it is known whom it goes to.
 pub struct Response {
     status: u16,
-    content_type: &'static str,
-    headers: Vec<(&'static str, String)>,
+    /// `None` where there is no body, not even an empty one.
+    content_type: Option<&'static str>,
+    headers: Headers,
     body: Body,
 }
 
@@ -44,15 +49,35 @@ impl Response {
     pub fn new(status: u16, content_type: &'static str, body: Body) -> Response {
         Response {
             status,
-            content_type,
-            headers: Vec::new(),
+            content_type: Some(content_type),
+            headers: Headers::new(),
             body,
         }
     }
 
-    /// The same with one more header. The value is the caller's own, never the client's text.
-    pub fn with_header(mut self, name: &'static str, value: String) -> Response {
-        self.headers.push((name, value));
+    /// A response with a status that says that there is no body, as 204 does.
+    pub fn empty(status: u16) -> Response {
+        Response {
+            status,
+            content_type: None,
+            headers: Headers::new(),
+            body: Body::Static(""),
+        }
+    }
+
+    /// The same with one more header.
+    pub fn with_header(
+        mut self,
+        name: &'static str,
+        value: impl Into<Cow<'static, str>>,
+    ) -> Response {
+        self.headers.push((name, value.into()));
+        self
+    }
+
+    /// The same with more headers.
+    pub fn with_headers(mut self, headers: Headers) -> Response {
+        self.headers.extend(headers);
         self
     }
 
@@ -125,11 +150,10 @@ impl Message {
             response.status,
             reason(response.status)
         );
-        let _ = write!(
-            bytes,
-            "Server: threadkv\r\nContent-Type: {}\r\n",
-            response.content_type
-        );
+        bytes.extend_from_slice(b"Server: threadkv\r\n");
+        if let Some(content_type) = response.content_type {
+            let _ = write!(bytes, "Content-Type: {content_type}\r\n");
+        }
         write_date(&mut bytes);
         for (name, value) in &response.headers {
             let _ = write!(bytes, "{name}: {value}\r\n");
@@ -145,6 +169,7 @@ impl Message {
             Rest::Stream { .. } => None,
         };
         match length {
+            _ if response.content_type.is_none() => bytes.extend_from_slice(b"\r\n"),
             Some(length) => _ = write!(bytes, "Content-Length: {length}\r\n\r\n"),
             None if head.is_http_1_0() => bytes.extend_from_slice(b"\r\n"),
             None => bytes.extend_from_slice(b"Transfer-Encoding: chunked\r\n\r\n"),
@@ -253,12 +278,14 @@ fn write_date(out: &mut Vec<u8>) {
 fn reason(status: u16) -> &'static str {
     match status {
         200 => "OK",
+        204 => "No Content",
         400 => "Bad Request",
         401 => "Unauthorized",
         403 => "Forbidden",
         404 => "Not Found",
         405 => "Method Not Allowed",
         413 => "Content Too Large",
+        429 => "Too Many Requests",
         500 => "Internal Server Error",
         503 => "Service Unavailable",
         504 => "Gateway Timeout",

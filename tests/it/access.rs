@@ -294,7 +294,7 @@ fn tokens_are_made_listed_and_revoked_by_name() {
         .lines()
         .map(|line| line.split('\t').collect())
         .collect();
-    let rights: Vec<_> = lines.iter().map(|line| (line[1], line[2])).collect();
+    let rights: Vec<_> = lines.iter().map(|line| (line[1], line[3])).collect();
     assert_eq!(
         rights,
         [

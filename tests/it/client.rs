@@ -84,7 +84,11 @@ impl Client {
     }
 
     pub fn try_connect(address: SocketAddr) -> std::io::Result<Client> {
-        let stream = TcpStream::connect(address)?;
+        Client::on(TcpStream::connect(address)?)
+    }
+
+    /// Goes on with a connection that was made elsewhere.
+    pub fn on(stream: TcpStream) -> std::io::Result<Client> {
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
         stream.set_nodelay(true)?;
@@ -151,7 +155,7 @@ impl Client {
             }
         }
         let mut body = Vec::new();
-        if method == "HEAD" {
+        if method == "HEAD" || status == 204 {
             // Announces a body, and has none.
         } else if let Some(length) = headers.get("content-length") {
             assert_eq!(headers.get("transfer-encoding"), None);

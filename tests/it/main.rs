@@ -8,6 +8,7 @@ mod tokens;
 
 mod access;
 mod connections;
+mod cors;
 mod durability;
 mod http;
 mod json;
@@ -22,6 +23,7 @@ mod lsfr;
 mod model;
 mod openapi;
 mod options;
+mod rate_limits;
 mod reclaim;
 mod run_sh;
 mod shutdown;

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::client::{Client, Response};
 use crate::description::Description;
 use crate::directory::Directory;
-use crate::process::Server;
+use crate::process::{Server, wait_for};
 use crate::tokens::TokenFile;
 
 /// Requests by operation and by the status that they are to be answered with.
@@ -265,6 +265,7 @@ fn every_answer_is_described_and_everything_described_is_answered() {
     description.check("getHealth", "GET", "/api/v1/health", 503, &answer);
 
     see_who_is_let_in(&mut description);
+    see_who_comes_too_often(&mut description);
 
     let mut described = BTreeSet::new();
     for (_, _, operation) in description.operations() {
@@ -283,6 +284,29 @@ fn every_answer_is_described_and_everything_described_is_answered() {
         mistakes.is_empty(),
         "described or seen, not both:\n{mistakes}"
     );
+}
+
+/// The answers of a server with a limit to those who have used it up.
+fn see_who_comes_too_often(description: &mut Description) {
+    let server = Server::start(&["--rate-limit=1/m"]);
+    let operations: Vec<[String; 3]> = description
+        .operations()
+        .iter()
+        .filter(|(_, _, operation)| operation["responses"].get("429").is_some())
+        .map(|(path, method, operation)| {
+            let id = operation["operationId"].as_str().unwrap();
+            let path = path.replace("{key}", "a");
+            [id.to_owned(), method.to_ascii_uppercase(), path]
+        })
+        .collect();
+    for [operation, method, path] in operations {
+        // One comes back a minute.
+        let answer = wait_for("a refusal", || {
+            let answer = server.send(&method, &path, "");
+            (answer.status == 429).then_some(answer)
+        });
+        description.check(&operation, &method, &path, 429, &answer);
+    }
 }
 
 /// The answers of a server with tokens to those who have none, or may only read.

@@ -69,7 +69,7 @@ pub(super) fn health(api: &Api) -> Response {
     if healthy {
         answer::json(200, &health("healthy"))
     } else {
-        answer::json(503, &health("unhealthy")).with_header("Retry-After", RETRY_AFTER.into())
+        answer::json(503, &health("unhealthy")).with_header("Retry-After", RETRY_AFTER)
     }
 }
 

@@ -37,6 +37,8 @@ pub(super) enum Code {
     PayloadTooLarge,
     /// More items than a bulk request may have.
     BatchTooLarge,
+    /// More requests than the limit of the client.
+    RateLimited,
     /// A fault of the server.
     Internal,
     /// The store takes no writes.
@@ -57,6 +59,7 @@ impl Code {
             Code::MethodNotAllowed => "METHOD_NOT_ALLOWED",
             Code::PayloadTooLarge => "PAYLOAD_TOO_LARGE",
             Code::BatchTooLarge => "BATCH_TOO_LARGE",
+            Code::RateLimited => "RATE_LIMITED",
             Code::Internal => "INTERNAL",
             Code::ClusterUnavailable => "CLUSTER_UNAVAILABLE",
             Code::Timeout => "TIMEOUT",
@@ -71,6 +74,7 @@ impl Code {
             Code::NotFound => 404,
             Code::MethodNotAllowed => 405,
             Code::PayloadTooLarge | Code::BatchTooLarge => 413,
+            Code::RateLimited => 429,
             Code::Internal => 500,
             Code::ClusterUnavailable => 503,
             Code::Timeout => 504,
@@ -119,7 +123,7 @@ impl Error {
         };
         let response = answer::json(self.code.status(), &body);
         match self.code {
-            Code::ClusterUnavailable => response.with_header("Retry-After", RETRY_AFTER.into()),
+            Code::ClusterUnavailable => response.with_header("Retry-After", RETRY_AFTER),
             _ => response,
         }
     }

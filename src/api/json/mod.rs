@@ -301,9 +301,18 @@ pub(super) fn deny(denied: Denied) -> Response {
     match denied {
         Denied::Unauthorized => Error::new(Code::Unauthorized, "A valid token is required")
             .into_response()
-            .with_header("WWW-Authenticate", "Bearer".into()),
+            .with_header("WWW-Authenticate", "Bearer"),
         Denied::Forbidden => {
             Error::new(Code::Forbidden, "This token may only read").into_response()
+        }
+        Denied::TooMany(too_many) => {
+            let seconds = too_many.retry_after();
+            let message = format!("Too many requests; the next one may come in {seconds} s");
+            Error::new(Code::RateLimited, message)
+                .detail("limit", too_many.left.rate.to_string())
+                .detail("retry_after", seconds)
+                .into_response()
+                .with_header("Retry-After", seconds.to_string())
         }
     }
 }

@@ -1,0 +1,161 @@
+//! Which web pages may use the APIs: cross-origin resource sharing, as the Fetch standard has it.
+
+use std::borrow::Cow;
+use std::str::FromStr;
+
+use crate::server::{Head, Headers, Method, Response};
+
+/// What pages may read besides the body.
+const EXPOSED: &str =
+    "Allow, Retry-After, X-RateLimit-Limit, X-RateLimit-Remaining, X-RateLimit-Reset";
+
+/// What pages may send besides what browsers let them send anyway.
+const ALLOWED_HEADERS: &str = "Authorization, Content-Type, X-API-Key";
+
+/// How long browsers may keep the answer to a preflight, in seconds.
+const MAX_AGE: &str = "600";
+
+/// Whose pages are let in.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Origin {
+    /// Everybody's.
+    Any,
+    /// Those of this origin, as browsers write it: scheme, host, and a port other than the scheme's own.
+    Exactly(String),
+}
+
+impl FromStr for Origin {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Origin, String> {
+        if text == "*" {
+            return Ok(Origin::Any);
+        }
+        let error = || format!("{text:?}: expected an origin such as https://example.com, or *");
+        let lower = text.to_ascii_lowercase();
+        let (scheme, host) = lower.split_once("://").ok_or_else(error)?;
+        let scheme_is_one = scheme.starts_with(|first: char| first.is_ascii_alphabetic())
+            && scheme
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte));
+        let host_is_one = !host.is_empty()
+            && host
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || b"-._:[]".contains(&byte));
+        if !scheme_is_one || !host_is_one {
+            return Err(error());
+        }
+        // Browsers leave the scheme's own port out.
+        let host = match scheme {
+            "http" => host.strip_suffix(":80"),
+            "https" => host.strip_suffix(":443"),
+            _ => None,
+        }
+        .unwrap_or(host);
+        Ok(Origin::Exactly(format!("{scheme}://{host}")))
+    }
+}
+
+/// The origins whose pages are let in. None of them, and CORS is off.
+pub(super) struct Cors {
+    any: bool,
+    origins: Vec<String>,
+}
+
+impl Cors {
+    pub(super) fn new(origins: Vec<Origin>) -> Cors {
+        let any = origins.contains(&Origin::Any);
+        let exactly = |origin| match origin {
+            Origin::Exactly(origin) => Some(origin),
+            Origin::Any => None,
+        };
+        Cors {
+            any,
+            origins: origins.into_iter().filter_map(exactly).collect(),
+        }
+    }
+
+    /// What every answer to a request carries, so that the page which sent it may read the answer, errors included.
+    pub(super) fn headers(&self, head: Head<'_>) -> Headers {
+        let mut headers = Headers::new();
+        let Some(allowed) = self.allowed(head) else {
+            if !self.origins.is_empty() {
+                headers.push(("Vary", "Origin".into()));
+            }
+            return headers;
+        };
+        headers.push(("Access-Control-Allow-Origin", allowed));
+        headers.push(("Access-Control-Expose-Headers", EXPOSED.into()));
+        if !self.any {
+            // Or a cache would hand this answer to pages of other origins.
+            headers.push(("Vary", "Origin".into()));
+        }
+        headers
+    }
+
+    /// The answer to a request that a browser sends to learn what a page may do, on a path that has these methods; `None`
+    /// if it is another request. Pages that are not let in get no permission with it.
+    pub(super) fn preflight(&self, head: Head<'_>, methods: &str) -> Option<Response> {
+        let asks = *head.method() == Method::Options
+            && head.header("Origin").is_some()
+            && head.header("Access-Control-Request-Method").is_some();
+        if !asks || !self.any && self.origins.is_empty() {
+            return None;
+        }
+        let response = Response::empty(204);
+        Some(match self.allowed(head) {
+            None => response,
+            Some(_) => response
+                .with_header("Access-Control-Allow-Methods", methods.to_owned())
+                .with_header("Access-Control-Allow-Headers", ALLOWED_HEADERS)
+                .with_header("Access-Control-Max-Age", MAX_AGE),
+        })
+    }
+
+    /// What the request's origin is told that it is let in as.
+    fn allowed(&self, head: Head<'_>) -> Option<Cow<'static, str>> {
+        if self.any {
+            return Some("*".into());
+        }
+        let mut given = head.headers("Origin");
+        let origin = given.next().filter(|_| given.next().is_none())?;
+        let known = self.origins.iter().find(|known| *known == origin);
+        known.map(|known| known.clone().into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_origin_is_read_as_browsers_write_it() {
+        for (text, origin) in [
+            ("https://example.com", "https://example.com"),
+            ("HTTPS://Example.COM:443", "https://example.com"),
+            ("http://example.com:80", "http://example.com"),
+            ("http://localhost:3000", "http://localhost:3000"),
+            ("http://[::1]:8080", "http://[::1]:8080"),
+            ("https://example.com:80", "https://example.com:80"),
+            ("app://threadkv", "app://threadkv"),
+        ] {
+            assert_eq!(text.parse(), Ok(Origin::Exactly(origin.into())));
+        }
+        assert_eq!("*".parse(), Ok(Origin::Any));
+        for text in [
+            "",
+            "null",
+            "example.com",
+            "https://",
+            "://example.com",
+            "https://example.com/",
+            "https://user@example.com",
+            "https://*.example.com",
+            "https://example.com, https://example.org",
+            "https://exämple.com",
+        ] {
+            let error = text.parse::<Origin>().unwrap_err();
+            assert!(error.starts_with(&format!("{text:?}")), "{error}");
+        }
+    }
+}

@@ -1,0 +1,311 @@
+//! Rate limits: how many requests each client has left, with the generic cell rate algorithm (GCRA) of `governor`.
+//!
+//! A limit of N in a time is a bucket of N requests that fills up again steadily, not a window that starts anew: nobody gets
+//! 2 N through by asking at the end of one window and at the beginning of the next.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::{Duration, Instant, SystemTime};
+
+use governor::clock::{Clock, Reference};
+use governor::middleware::StateInformationMiddleware;
+use governor::nanos::Nanos;
+use governor::state::StateStore;
+use governor::{Quota, RateLimiter};
+
+use crate::rate::{Period, Rate};
+use crate::server::Headers;
+
+/// The most clients that are told apart under one limit. With some 60 bytes each, they take a few megabytes.
+const MAX_CLIENTS: usize = 65_536;
+
+/// How often to look, at most, which clients can be forgotten once there are so many.
+const SWEEP: Duration = Duration::from_secs(1);
+
+/// Whose requests are counted together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Client {
+    /// Who has the token with that hash.
+    Token([u8; 32]),
+    /// Who comes from that address.
+    V4(Ipv4Addr),
+    /// Who comes from that network: its first 64 bits, all of which one IPv6 client may use.
+    V6(u64),
+    /// Everybody who came when [`MAX_CLIENTS`] others had something used up.
+    Others,
+}
+
+impl Client {
+    /// The client that has this address.
+    pub(super) fn at(address: IpAddr) -> Client {
+        match address.to_canonical() {
+            IpAddr::V4(address) => Client::V4(address),
+            IpAddr::V6(address) => Client::V6((address.to_bits() >> 64) as u64),
+        }
+    }
+}
+
+/// What is left to a client after a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Allowance {
+    pub(super) rate: Rate,
+    /// How many more requests may come at once.
+    remaining: u32,
+    /// After which time that is as many as the limit again.
+    full_in: Duration,
+}
+
+/// A request came too early.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct TooMany {
+    /// What is left, which is nothing.
+    pub(super) left: Allowance,
+    /// After which time the next request may come.
+    wait: Duration,
+}
+
+impl Allowance {
+    /// How the client is told.
+    pub(super) fn headers(&self) -> Headers {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        let full_at = now.unwrap_or_default() + self.full_in;
+        let header = |name, value: u64| (name, Cow::from(value.to_string()));
+        vec![
+            header("X-RateLimit-Limit", self.rate.requests.get().into()),
+            header("X-RateLimit-Remaining", self.remaining.into()),
+            header("X-RateLimit-Reset", whole_seconds(full_at)),
+        ]
+    }
+}
+
+impl TooMany {
+    /// The time to wait, in seconds, rounded up: whoever waits so long is let through.
+    pub(super) fn retry_after(&self) -> u64 {
+        whole_seconds(self.wait).max(1)
+    }
+}
+
+fn whole_seconds(time: Duration) -> u64 {
+    time.as_secs() + u64::from(time.subsec_nanos() > 0)
+}
+
+/// Counts the requests of clients, for each rate that any of them has.
+#[derive(Default)]
+pub(super) struct Limiters {
+    /// As many as there are different rates: one from the options, and those of tokens.
+    by_rate: RwLock<HashMap<Rate, Arc<Limiter<Uptime>>>>,
+}
+
+impl Limiters {
+    /// Counts a request of a client.
+    pub(super) fn check(&self, client: Client, rate: Rate) -> Result<Allowance, TooMany> {
+        let limiters = self.by_rate.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(limiter) = limiters.get(&rate) {
+            return limiter.check(client);
+        }
+        drop(limiters);
+        let mut limiters = self.by_rate.write().unwrap_or_else(PoisonError::into_inner);
+        let limiter = limiters
+            .entry(rate)
+            .or_insert_with(|| Arc::new(Limiter::new(rate, Uptime(Instant::now()))));
+        limiter.check(client)
+    }
+}
+
+/// Counts the requests of clients that all have the same rate.
+struct Limiter<C: Clock> {
+    rate: Rate,
+    buckets: Buckets,
+    governor: RateLimiter<Client, Buckets, C, StateInformationMiddleware>,
+    /// What the buckets count from.
+    start: C::Instant,
+}
+
+impl<C: Clock> Limiter<C> {
+    fn new(rate: Rate, clock: C) -> Limiter<C> {
+        let quota = match rate.per {
+            Period::Second => Quota::per_second(rate.requests),
+            Period::Minute => Quota::per_minute(rate.requests),
+        };
+        let buckets = Buckets::default();
+        let start = clock.now();
+        Limiter {
+            rate,
+            buckets: buckets.clone(),
+            governor: RateLimiter::new(quota, buckets, clock),
+            start,
+        }
+    }
+
+    fn check(&self, client: Client) -> Result<Allowance, TooMany> {
+        let now = self.governor.clock().now();
+        let since_start = now.duration_since(self.start);
+        let client = self.buckets.admit(client, since_start);
+        let checked = self.governor.check_key(&client);
+        let full_in = self
+            .buckets
+            .full_at(client)
+            .saturating_sub(since_start)
+            .into();
+        let allowance = |remaining| Allowance {
+            rate: self.rate,
+            remaining,
+            full_in,
+        };
+        match checked {
+            Ok(state) => Ok(allowance(state.remaining_burst_capacity())),
+            Err(not_until) => Err(TooMany {
+                left: allowance(0),
+                wait: not_until.wait_time_from(now),
+            }),
+        }
+    }
+}
+
+/// For each client when its bucket will be full, if no more requests come: what the algorithm calls the theoretical time
+/// of arrival. A bucket that is full need not be kept.
+#[derive(Clone, Default)]
+struct Buckets(Arc<Mutex<Kept>>);
+
+#[derive(Default)]
+struct Kept {
+    full_at: HashMap<Client, Nanos>,
+    /// When it was last looked which buckets are full.
+    swept: Option<Nanos>,
+}
+
+impl Buckets {
+    /// As whom to count a client: as itself, if there is room for it.
+    fn admit(&self, client: Client, now: Nanos) -> Client {
+        let mut kept = self.lock();
+        if kept.full_at.len() < MAX_CLIENTS || kept.full_at.contains_key(&client) {
+            return client;
+        }
+        if kept.swept.is_none_or(|swept| now >= swept + SWEEP) {
+            kept.swept = Some(now);
+            kept.full_at.retain(|_, full_at| *full_at > now);
+        }
+        if kept.full_at.len() < MAX_CLIENTS {
+            client
+        } else {
+            Client::Others
+        }
+    }
+
+    fn full_at(&self, client: Client) -> Nanos {
+        let full_at = self.lock().full_at.get(&client).copied();
+        full_at.unwrap_or_default()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Kept> {
+        // No code under this lock panics half way through a change.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl StateStore for Buckets {
+    type Key = Client;
+
+    fn measure_and_replace<T, F, E>(&self, client: &Client, decide: F) -> Result<T, E>
+    where
+        F: Fn(Option<Nanos>) -> Result<(T, Nanos), E>,
+    {
+        let mut kept = self.lock();
+        let (outcome, full_at) = decide(kept.full_at.get(client).copied())?;
+        kept.full_at.insert(*client, full_at);
+        Ok(outcome)
+    }
+}
+
+/// The time since the start, which nobody can set back.
+struct Uptime(Instant);
+
+impl Clock for Uptime {
+    type Instant = Duration;
+
+    fn now(&self) -> Duration {
+        self.0.elapsed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use governor::clock::FakeRelativeClock;
+
+    fn limiter(rate: &str) -> (Limiter<FakeRelativeClock>, FakeRelativeClock) {
+        let clock = FakeRelativeClock::default();
+        (Limiter::new(rate.parse().unwrap(), clock.clone()), clock)
+    }
+
+    fn client(n: u32) -> Client {
+        Client::at(Ipv4Addr::from_bits(n).into())
+    }
+
+    #[test]
+    fn what_is_left_and_when_it_is_all_back_is_right_at_every_request() {
+        let (limiter, clock) = limiter("3/m");
+        let told = |remaining, full_in| {
+            Ok(Allowance {
+                rate: "3/m".parse().unwrap(),
+                remaining,
+                full_in: Duration::from_secs(full_in),
+            })
+        };
+        assert_eq!(limiter.check(client(1)), told(2, 20));
+        clock.advance(Duration::from_secs(10));
+        assert_eq!(limiter.check(client(1)), told(1, 30));
+        assert_eq!(limiter.check(client(1)), told(0, 50));
+        let refused = limiter.check(client(1)).unwrap_err();
+        assert_eq!(Ok(refused.left), told(0, 50));
+        assert_eq!(refused.retry_after(), 10);
+        // Others are not touched by it.
+        assert_eq!(limiter.check(client(2)), told(2, 20));
+        // Too early, and then not: what was refused has not counted.
+        clock.advance(Duration::from_millis(9_999));
+        assert_eq!(limiter.check(client(1)).unwrap_err().retry_after(), 1);
+        clock.advance(Duration::from_millis(1));
+        assert_eq!(limiter.check(client(1)), told(0, 60));
+        clock.advance(Duration::from_secs(60));
+        assert_eq!(limiter.check(client(1)), told(2, 20));
+    }
+
+    #[test]
+    fn an_ipv6_client_counts_by_its_network() {
+        let at = |address: &str| Client::at(address.parse().unwrap());
+        assert_eq!(at("2001:db8:1:2::1"), at("2001:db8:1:2:3:4:5:6"));
+        assert_ne!(at("2001:db8:1:2::1"), at("2001:db8:1:3::1"));
+        assert_eq!(at("::ffff:10.0.0.1"), at("10.0.0.1"));
+        assert_ne!(at("10.0.0.1"), at("10.0.0.2"));
+    }
+
+    #[test]
+    fn no_more_clients_are_kept_than_allowed_and_the_rest_share() {
+        let (limiter, clock) = limiter("2/s");
+        let most = MAX_CLIENTS as u32;
+        for n in 0..most {
+            assert_eq!(limiter.check(client(n)).unwrap().remaining, 1);
+        }
+        assert_eq!(limiter.check(client(most)).unwrap().remaining, 1);
+        assert_eq!(limiter.check(client(most + 1)).unwrap().remaining, 0);
+        assert!(limiter.check(client(most + 2)).is_err());
+        // Who is known keeps what is his own.
+        assert_eq!(limiter.check(client(0)).unwrap().remaining, 0);
+        assert!(limiter.buckets.lock().full_at.len() <= MAX_CLIENTS + 1);
+        // Once they have all of it back, they need not be known.
+        clock.advance(Duration::from_secs(2));
+        assert_eq!(limiter.check(client(most + 2)).unwrap().remaining, 1);
+        assert_eq!(limiter.buckets.lock().full_at.len(), 1);
+    }
+
+    #[test]
+    fn each_rate_counts_for_itself() {
+        let limiters = Limiters::default();
+        let (one, two) = ("1/m".parse().unwrap(), "2/m".parse().unwrap());
+        assert!(limiters.check(client(1), one).is_ok());
+        assert!(limiters.check(client(1), one).is_err());
+        assert!(limiters.check(client(1), two).is_ok());
+    }
+}
