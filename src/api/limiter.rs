@@ -4,9 +4,11 @@
 //! 2 N through by asking at the end of one window and at the beginning of the next.
 
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::collections::HashMap;
+use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use governor::clock::{Clock, Reference};
@@ -117,8 +119,7 @@ impl Limiters {
 /// Counts the requests of clients that all have the same rate.
 struct Limiter<C: Clock> {
     rate: Rate,
-    buckets: Buckets,
-    governor: RateLimiter<Client, Buckets, C, StateInformationMiddleware>,
+    governor: RateLimiter<Asking, Buckets, C, StateInformationMiddleware>,
     /// What the buckets count from.
     start: C::Instant,
 }
@@ -129,30 +130,26 @@ impl<C: Clock> Limiter<C> {
             Period::Second => Quota::per_second(rate.requests),
             Period::Minute => Quota::per_minute(rate.requests),
         };
-        let buckets = Buckets::default();
         let start = clock.now();
         Limiter {
             rate,
-            buckets: buckets.clone(),
-            governor: RateLimiter::new(quota, buckets, clock),
+            governor: RateLimiter::new(quota, Buckets::default(), clock),
             start,
         }
     }
 
     fn check(&self, client: Client) -> Result<Allowance, TooMany> {
         let now = self.governor.clock().now();
-        let since_start = now.duration_since(self.start);
-        let client = self.buckets.admit(client, since_start);
-        let checked = self.governor.check_key(&client);
-        let full_in = self
-            .buckets
-            .full_at(client)
-            .saturating_sub(since_start)
-            .into();
+        let asking = Asking {
+            client,
+            now: now.duration_since(self.start),
+            full_at: Cell::default(),
+        };
+        let checked = self.governor.check_key(&asking);
         let allowance = |remaining| Allowance {
             rate: self.rate,
             remaining,
-            full_in,
+            full_in: asking.full_at.get().saturating_sub(asking.now).into(),
         };
         match checked {
             Ok(state) => Ok(allowance(state.remaining_burst_capacity())),
@@ -164,10 +161,34 @@ impl<C: Clock> Limiter<C> {
     }
 }
 
+/// A client that asks, which is what the governor knows a bucket by.
+#[derive(Clone)]
+struct Asking {
+    client: Client,
+    /// When it asks, counted from the start.
+    now: Nanos,
+    /// Learns when its bucket will be full, which the governor does not tell.
+    full_at: Cell<Nanos>,
+}
+
+impl PartialEq for Asking {
+    fn eq(&self, other: &Asking) -> bool {
+        self.client == other.client
+    }
+}
+
+impl Eq for Asking {}
+
+impl Hash for Asking {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.client.hash(state);
+    }
+}
+
 /// For each client when its bucket will be full, if no more requests come: what the algorithm calls the theoretical time
 /// of arrival. A bucket that is full need not be kept.
-#[derive(Clone, Default)]
-struct Buckets(Arc<Mutex<Kept>>);
+#[derive(Default)]
+struct Buckets(Mutex<Kept>);
 
 #[derive(Default)]
 struct Kept {
@@ -176,45 +197,39 @@ struct Kept {
     swept: Option<Nanos>,
 }
 
-impl Buckets {
+impl Kept {
     /// As whom to count a client: as itself, if there is room for it.
-    fn admit(&self, client: Client, now: Nanos) -> Client {
-        let mut kept = self.lock();
-        if kept.full_at.len() < MAX_CLIENTS || kept.full_at.contains_key(&client) {
+    fn count_as(&mut self, client: Client, now: Nanos) -> Client {
+        if self.full_at.len() < MAX_CLIENTS || self.full_at.contains_key(&client) {
             return client;
         }
-        if kept.swept.is_none_or(|swept| now >= swept + SWEEP) {
-            kept.swept = Some(now);
-            kept.full_at.retain(|_, full_at| *full_at > now);
+        if self.swept.is_none_or(|swept| now >= swept + SWEEP) {
+            self.swept = Some(now);
+            self.full_at.retain(|_, full_at| *full_at > now);
         }
-        if kept.full_at.len() < MAX_CLIENTS {
+        if self.full_at.len() < MAX_CLIENTS {
             client
         } else {
             Client::Others
         }
     }
-
-    fn full_at(&self, client: Client) -> Nanos {
-        let full_at = self.lock().full_at.get(&client).copied();
-        full_at.unwrap_or_default()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Kept> {
-        // No code under this lock panics half way through a change.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl StateStore for Buckets {
-    type Key = Client;
+    type Key = Asking;
 
-    fn measure_and_replace<T, F, E>(&self, client: &Client, decide: F) -> Result<T, E>
+    fn measure_and_replace<T, F, E>(&self, asking: &Asking, decide: F) -> Result<T, E>
     where
         F: Fn(Option<Nanos>) -> Result<(T, Nanos), E>,
     {
-        let mut kept = self.lock();
-        let (outcome, full_at) = decide(kept.full_at.get(client).copied())?;
-        kept.full_at.insert(*client, full_at);
+        // No code under this lock panics half way through a change.
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let client = kept.count_as(asking.client, asking.now);
+        let before = kept.full_at.get(&client).copied();
+        asking.full_at.set(before.unwrap_or_default());
+        let (outcome, full_at) = decide(before)?;
+        asking.full_at.set(full_at);
+        kept.full_at.insert(client, full_at);
         Ok(outcome)
     }
 }
@@ -238,6 +253,11 @@ mod tests {
     fn limiter(rate: &str) -> (Limiter<FakeRelativeClock>, FakeRelativeClock) {
         let clock = FakeRelativeClock::default();
         (Limiter::new(rate.parse().unwrap(), clock.clone()), clock)
+    }
+
+    fn kept(limiter: Limiter<FakeRelativeClock>) -> usize {
+        let buckets = limiter.governor.into_state_store();
+        buckets.0.into_inner().unwrap().full_at.len()
     }
 
     fn client(n: u32) -> Client {
@@ -293,11 +313,23 @@ mod tests {
         assert!(limiter.check(client(most + 2)).is_err());
         // Who is known keeps what is his own.
         assert_eq!(limiter.check(client(0)).unwrap().remaining, 0);
-        assert!(limiter.buckets.lock().full_at.len() <= MAX_CLIENTS + 1);
         // Once they have all of it back, they need not be known.
         clock.advance(Duration::from_secs(2));
         assert_eq!(limiter.check(client(most + 2)).unwrap().remaining, 1);
-        assert_eq!(limiter.buckets.lock().full_at.len(), 1);
+        assert_eq!(kept(limiter), 1);
+    }
+
+    #[test]
+    fn memory_is_bounded_however_many_come() {
+        let (limiter, clock) = limiter("1000/s");
+        for n in 0..3 * MAX_CLIENTS as u32 {
+            assert_eq!(
+                limiter.check(client(n)).is_ok(),
+                n < MAX_CLIENTS as u32 + 1000
+            );
+            clock.advance(Duration::from_nanos(1));
+        }
+        assert_eq!(kept(limiter), MAX_CLIENTS + 1);
     }
 
     #[test]
