@@ -217,7 +217,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation
     let args = match Args::from_args(&["threadkv"], &arguments) {
         Ok(args) => args,
         Err(exit) if exit.status.is_ok() => return Ok(Invocation::Print(exit.output)),
-        Err(exit) => return Err(one_line(&exit.output)),
+        Err(exit) => return Err(one_line(&exit.output, &arguments)),
     };
     if args.version {
         return Ok(Invocation::Print(format!(
@@ -312,9 +312,14 @@ fn split_equals(arguments: impl IntoIterator<Item = String>) -> Vec<String> {
 }
 
 /// argh spreads some messages over several lines, and does not say where to look.
-fn one_line(message: &str) -> String {
+fn one_line(message: &str, arguments: &[&str]) -> String {
     let words: Vec<&str> = message.split_whitespace().collect();
-    format!("{}; threadkv --help lists the options", words.join(" "))
+    let command = match arguments {
+        ["token", command @ ("create" | "list" | "revoke"), ..] => format!(" token {command}"),
+        ["token", ..] => " token".into(),
+        _ => String::new(),
+    };
+    format!("{}; threadkv{command} --help says more", words.join(" "))
 }
 
 fn durability(text: &str) -> Result<Durability, String> {
@@ -449,7 +454,8 @@ mod tests {
             (&["--host", "192.168.1.1", "--port", "1"], "--no-auth"),
             (&["--auth", "f", "--no-auth"], "--no-auth"),
             (&["token"], "create list revoke"),
-            (&["token", "create"], "--file"),
+            (&["token", "create"], "--file; threadkv token create --help"),
+            (&["token", "make"], "threadkv token --help"),
             (
                 &["token", "create", "--file=f", "--rate-limit=9"],
                 "--rate-limit \"9\"",
