@@ -3,10 +3,12 @@
 mod client;
 mod description;
 mod directory;
+mod page;
 mod process;
 mod tokens;
 
 mod access;
+mod browser;
 mod connections;
 mod cors;
 mod durability;

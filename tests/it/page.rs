@@ -1,0 +1,178 @@
+//! A page in a real browser, of an origin of its own: it sends the requests that a test tells it to.
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, Stdio};
+use std::{env, thread};
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use rustix::process::{Pid, Signal, kill_process_group};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::client::Response;
+use crate::directory::Directory;
+use crate::process::{PATIENCE, Server};
+
+/// A page that headless Chromium shows. The browser ends when this is dropped.
+pub struct Page {
+    /// What the browser calls this page's origin, different for each.
+    pub origin: String,
+    requests: Sender<Value>,
+    reports: Receiver<Option<Report>>,
+    browser: Browser,
+}
+
+/// What the browser let the page see of an answer.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Report {
+    Answer {
+        status: u16,
+        headers: HashMap<String, String>,
+        body: String,
+    },
+    Refusal {
+        refused: String,
+    },
+}
+
+impl Page {
+    /// Opens a page, or says that there is no browser, which is a failure where [`REQUIRED`] is set.
+    pub fn open() -> Option<Page> {
+        let site = tiny_http::Server::http("127.0.0.1:0").unwrap();
+        let origin = format!("http://{}", site.server_addr());
+        let browser = Browser::open(&origin)?;
+        let (requests, to_send) = bounded(0);
+        let (sent, reports) = bounded(0);
+        thread::spawn(move || serve(&site, &to_send, &sent));
+        let page = Page {
+            origin,
+            requests,
+            reports,
+            browser,
+        };
+        assert!(page.report().is_none(), "a report before a request");
+        Some(page)
+    }
+
+    /// Sends a request with `fetch`. An answer has those headers that the page may read; an error is the name of the
+    /// exception, where the browser tells the page nothing.
+    pub fn fetch(
+        &self,
+        server: &Server,
+        headers: Value,
+        method: &str,
+        path: &str,
+        body: &str,
+    ) -> Result<Response, String> {
+        let url = format!("http://{}{path}", server.address);
+        let mut request = json!({"url": url, "method": method, "headers": headers});
+        if !body.is_empty() {
+            request["body"] = body.into();
+        }
+        self.requests.send_timeout(request, PATIENCE).unwrap();
+        match self.report().expect("a report") {
+            Report::Answer {
+                status,
+                headers,
+                body,
+            } => Ok(Response {
+                status,
+                headers,
+                body: body.into(),
+            }),
+            Report::Refusal { refused } => Err(refused),
+        }
+    }
+
+    fn report(&self) -> Option<Report> {
+        self.reports
+            .recv_timeout(PATIENCE)
+            .unwrap_or_else(|error| panic!("{error}: {}", self.browser.log()))
+    }
+}
+
+/// Serves the page, takes its reports and hands it requests, until the test is done with it.
+fn serve(site: &tiny_http::Server, requests: &Receiver<Value>, reports: &Sender<Option<Report>>) {
+    for mut request in site.incoming_requests() {
+        let answer = if request.url() == "/next" {
+            let report = serde_json::from_reader(request.as_reader()).unwrap();
+            if reports.send(report).is_err() {
+                return;
+            }
+            match requests.recv() {
+                Ok(next) => next.to_string(),
+                Err(_) => return,
+            }
+        } else {
+            include_str!("page.html").to_owned()
+        };
+        let html = "Content-Type: text/html".parse::<tiny_http::Header>();
+        let answer = tiny_http::Response::from_string(answer).with_header(html.unwrap());
+        let _ = request.respond(answer);
+    }
+}
+
+/// Set in the environment where a test must not be left out for want of a browser.
+const REQUIRED: &str = "THREADKV_CI";
+
+/// A browser process with all its children, and what it writes. Killed when dropped.
+struct Browser {
+    child: Child,
+    directory: Directory,
+}
+
+impl Browser {
+    #[expect(
+        clippy::print_stderr,
+        reason = "whoever asks for a test's output should see it"
+    )]
+    fn open(url: &str) -> Option<Browser> {
+        let directory = Directory::new();
+        let log = File::create(directory.path().join("log")).unwrap();
+        let mut command = Command::new("chromium");
+        command
+            // Root has to do without the sandbox; there is nothing to see but our own page.
+            .args(["--headless", "--no-sandbox", "--disable-gpu"])
+            .args(["--no-first-run", "--disable-dev-shm-usage"])
+            // There is no other network than this machine's own.
+            .args([
+                "--proxy-server=direct://",
+                "--disable-background-networking",
+            ])
+            .arg("--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1")
+            .args(["--disable-component-update", "--disable-sync"])
+            .args(["--disable-breakpad", "--disable-extensions"])
+            .arg(format!("--user-data-dir={}", directory.path_str()))
+            .arg(url)
+            .env("HOME", directory.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .process_group(0);
+        match command.spawn() {
+            Ok(child) => Some(Browser { child, directory }),
+            Err(error)
+                if error.kind() == io::ErrorKind::NotFound && env::var_os(REQUIRED).is_none() =>
+            {
+                eprintln!("SKIPPED: a page in a browser takes chromium");
+                None
+            }
+            Err(error) => panic!("chromium cannot be started: {error}"),
+        }
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.directory.path().join("log")).unwrap()
+    }
+}
+
+impl Drop for Browser {
+    fn drop(&mut self) {
+        let _ = kill_process_group(Pid::from_child(&self.child), Signal::KILL);
+        let _ = self.child.wait();
+    }
+}
