@@ -52,7 +52,9 @@ pub(super) enum Denied {
     /// There is no token in it, or not one that is known, or more than one.
     Unauthorized,
     /// The token may only read.
-    Forbidden,
+    ReadOnly,
+    /// A web page sends it that is not let in.
+    Forged,
     /// It comes sooner after others than the limit allows.
     TooMany(TooMany),
 }

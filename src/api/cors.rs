@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::str::FromStr;
 
+use super::route::Miss;
 use crate::server::{Head, Headers, Method, Response};
 
 /// What pages may read besides the body.
@@ -11,6 +12,9 @@ const EXPOSED: &str =
 
 /// What pages may send besides what browsers let them send anyway.
 const ALLOWED_HEADERS: &str = "Authorization, Content-Type, X-API-Key";
+
+/// What any path has.
+const ALL_METHODS: &str = "GET, HEAD, POST, PUT, DELETE";
 
 /// How long browsers may keep the answer to a preflight, in seconds.
 const MAX_AGE: &str = "600";
@@ -93,23 +97,40 @@ impl Cors {
         headers
     }
 
-    /// The answer to a request that a browser sends to learn what a page may do, on a path that has these methods; `None`
-    /// if it is another request. Pages that are not let in get no permission with it.
-    pub(super) fn preflight(&self, head: Head<'_>, methods: &str) -> Option<Response> {
+    /// The answer to a request that a browser sends to learn what a page may do; `None` if it is another request. Pages
+    /// that are not let in get no permission with it. `miss` is why there is nothing else to answer.
+    pub(super) fn preflight(&self, head: Head<'_>, miss: &Miss) -> Option<Response> {
         let asks = *head.method() == Method::Options
             && head.header("Origin").is_some()
             && head.header("Access-Control-Request-Method").is_some();
         if !asks || !self.any && self.origins.is_empty() {
             return None;
         }
+        let methods = match miss {
+            Miss::Method(allow) => allow.clone().into(),
+            // Let what comes next be sent, so that the page can read what is wrong with it.
+            Miss::Path => Cow::from(ALL_METHODS),
+        };
         let response = Response::empty(204);
         Some(match self.allowed(head) {
             None => response,
             Some(_) => response
-                .with_header("Access-Control-Allow-Methods", methods.to_owned())
+                .with_header("Access-Control-Allow-Methods", methods)
                 .with_header("Access-Control-Allow-Headers", ALLOWED_HEADERS)
                 .with_header("Access-Control-Max-Age", MAX_AGE),
         })
+    }
+
+    /// Whether a page sends a request that it has no permission for. Browsers ask first, but not before a POST that looks
+    /// like that of a form: any page could write to the server of whoever visits it.
+    pub(super) fn is_forged(&self, head: Head<'_>) -> bool {
+        let own = |origin: &str| {
+            let host = origin.split_once("://").map(|(_, host)| host);
+            host.is_some() && host == head.header("Host")
+        };
+        *head.method() == Method::Post
+            && head.headers("Origin").any(|origin| !own(origin))
+            && self.allowed(head).is_none()
     }
 
     /// What the request's origin is told that it is let in as.

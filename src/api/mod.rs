@@ -26,7 +26,7 @@ pub use cors::Origin;
 use auth::{Access, Denied};
 use cors::Cors;
 use limiter::{Client, Limiters, TooMany};
-use route::{Endpoint, Miss};
+use route::Endpoint;
 
 /// When a client may try again where the store cannot be written to, in seconds: the time for a restart.
 const RETRY_AFTER: &str = "5";
@@ -109,8 +109,13 @@ impl Api {
             headers.extend(left.headers());
             checked.map_err(Denied::TooMany)?;
         }
-        if access == Access::Write && read_only {
-            return Err(Denied::Forbidden);
+        if access == Access::Write {
+            if read_only {
+                return Err(Denied::ReadOnly);
+            }
+            if self.cors.is_forged(head) {
+                return Err(Denied::Forged);
+            }
         }
         Ok(())
     }
@@ -123,10 +128,7 @@ impl Service for Arc<Api> {
 
     fn admit(&self, head: Head<'_>) -> Result<Admission, Response> {
         let (endpoint, key) = route::find(head.method(), head.path()).map_err(|miss| {
-            let preflight = match &miss {
-                Miss::Method(allow) => self.cors.preflight(head, allow),
-                Miss::Path => None,
-            };
+            let preflight = self.cors.preflight(head, &miss);
             preflight.unwrap_or_else(|| match route::is_json(head.path()) {
                 true => json::miss(miss),
                 false => plain::miss(miss),

@@ -104,7 +104,7 @@ pub(super) fn miss(miss: Miss) -> Response {
 pub(super) fn deny(denied: Denied) -> Response {
     match denied {
         Denied::Unauthorized => line(401, "unauthorized").with_header("WWW-Authenticate", "Bearer"),
-        Denied::Forbidden => line(403, "forbidden"),
+        Denied::ReadOnly | Denied::Forged => line(403, "forbidden"),
         Denied::TooMany(too_many) => line(429, "rate limit exceeded")
             .with_header("Retry-After", too_many.retry_after().to_string()),
     }

@@ -126,6 +126,11 @@ fn an_allowed_page_uses_both_apis() {
     }
     send(&none, "GET", "/nowhere", "").expect(404, "not found\n");
     send(&none, "POST", "/kv/a", "1").expect(405, "method not allowed\n");
+    // Also where the browser asks first.
+    let [bearer, key] = ways(&token);
+    send(&bearer, "GET", "/nowhere", "").expect(404, "not found\n");
+    let missing = send(&key, "DELETE", "/api/v1/nowhere", "");
+    missing.expect_error(404, "NOT_FOUND", Value::Null);
     for open in ["/api/v1/health", "/api/v1/openapi.json"] {
         assert_eq!(send(&none, "GET", open, "").status, 200);
     }
@@ -217,6 +222,28 @@ fn a_page_that_is_not_allowed_reads_and_changes_nothing() {
             }
         }
         direct("GET", "/api/v1/kv", "").expect_data(json!({"a": {"value": "kept"}}));
+    }
+}
+
+#[test]
+fn a_page_that_is_not_allowed_writes_nothing_where_no_token_is_needed() {
+    let Some(page) = Page::open() else { return };
+    // No Content-Type, so the browser does not ask first.
+    let bulk = r#"{"operations": [{"key": "a", "value": "changed"}]}"#;
+    let requests = [
+        ("/api/v1/kv/bulk", bulk),
+        ("/api/v1/kv/bulk/delete", r#"{"keys": ["a"]}"#),
+        ("/api/v1/kv/a/touch", r#"{"ttl": 1}"#),
+    ];
+    for options in [&[][..], &["--cors-origin", "https://example.com"]] {
+        let server = Server::start(options);
+        server.put("/kv/a", "kept").expect(200, "");
+        for (path, body) in requests {
+            let answer = page.fetch(&server, json!({}), "POST", path, body);
+            assert_eq!(answer.expect_err(path), "TypeError");
+        }
+        let get = server.get("/api/v1/kv/a?with_ttl=true");
+        get.expect_json(r#"{"status":"ok","data":{"value":"kept"}}"#);
     }
 }
 

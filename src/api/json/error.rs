@@ -27,7 +27,7 @@ pub(super) enum Code {
     ValidationError,
     /// No token, or none that is known.
     Unauthorized,
-    /// A token that may not do this.
+    /// A token, or a web page, that may not do this.
     Forbidden,
     /// No such key, or no such path.
     NotFound,

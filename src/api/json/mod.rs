@@ -302,8 +302,9 @@ pub(super) fn deny(denied: Denied) -> Response {
         Denied::Unauthorized => Error::new(Code::Unauthorized, "A valid token is required")
             .into_response()
             .with_header("WWW-Authenticate", "Bearer"),
-        Denied::Forbidden => {
-            Error::new(Code::Forbidden, "This token may only read").into_response()
+        Denied::ReadOnly => Error::new(Code::Forbidden, "This token may only read").into_response(),
+        Denied::Forged => {
+            Error::new(Code::Forbidden, "Pages of this origin may not write").into_response()
         }
         Denied::TooMany(too_many) => {
             let seconds = too_many.retry_after();
