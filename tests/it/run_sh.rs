@@ -7,7 +7,11 @@ use crate::process::Server;
 
 #[test]
 fn run_sh_becomes_the_server() {
-    let mut command = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/run.sh"));
+    let run_sh = concat!(env!("CARGO_MANIFEST_DIR"), "/run.sh");
+    // Builds, which may take its time.
+    let built = Command::new(run_sh).arg("--version").output().unwrap();
+    assert!(built.stdout.starts_with(b"threadkv "), "{built:?}");
+    let mut command = Command::new(run_sh);
     command.args(["--port=0", "--log-level", "info"]);
     let mut server = Server::spawn(command);
     let name = fs::read_to_string(format!("/proc/{}/comm", server.pid())).unwrap();
