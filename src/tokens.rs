@@ -26,12 +26,14 @@ const MAX_NAME_BYTES: usize = 64;
 
 /// All tokens in a file.
 #[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Tokens {
     tokens: Vec<Token>,
 }
 
-/// What is known of a token.
+/// What is known of a token. A right that is misspelt by hand shall not be taken for one that is not there.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Token {
     /// How people call it.
     pub name: String,
@@ -303,6 +305,9 @@ mod tests {
             "",
             "[]",
             r#"{"tokens":[{"name":"a","hash":"zz","created":""}]}"#,
+            &written.replace("read_only", "readonly"),
+            &written.replace(r#""read_only""#, r#""rate_limit":"5/h","read_only""#),
+            &written.replacen('{', r#"{"version":2,"#, 1),
         ] {
             assert!(serde_json::from_str::<Tokens>(other).is_err(), "{other}");
         }

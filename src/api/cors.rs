@@ -1,14 +1,14 @@
 //! Which web pages may use the APIs: cross-origin resource sharing, as the Fetch standard has it.
 
 use std::borrow::Cow;
+use std::net::Ipv6Addr;
 use std::str::FromStr;
 
 use super::route::Miss;
 use crate::server::{Head, Headers, Method, Response};
 
 /// What pages may read besides the body.
-const EXPOSED: &str =
-    "Allow, Retry-After, X-RateLimit-Limit, X-RateLimit-Remaining, X-RateLimit-Reset";
+const EXPOSED: &str = "Allow, Retry-After, WWW-Authenticate, X-RateLimit-Limit, X-RateLimit-Remaining, X-RateLimit-Reset";
 
 /// What pages may send besides what browsers let them send anyway.
 const ALLOWED_HEADERS: &str = "Authorization, Content-Type, X-API-Key";
@@ -35,29 +35,42 @@ impl FromStr for Origin {
         if text == "*" {
             return Ok(Origin::Any);
         }
-        let error = || format!("{text:?}: expected an origin such as https://example.com, or *");
-        let lower = text.to_ascii_lowercase();
-        let (scheme, host) = lower.split_once("://").ok_or_else(error)?;
-        let scheme_is_one = scheme.starts_with(|first: char| first.is_ascii_alphabetic())
-            && scheme
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte));
-        let host_is_one = !host.is_empty()
-            && host
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || b"-._:[]".contains(&byte));
-        if !scheme_is_one || !host_is_one {
-            return Err(error());
-        }
-        // Browsers leave the scheme's own port out.
-        let host = match scheme {
-            "http" => host.strip_suffix(":80"),
-            "https" => host.strip_suffix(":443"),
-            _ => None,
-        }
-        .unwrap_or(host);
-        Ok(Origin::Exactly(format!("{scheme}://{host}")))
+        read_origin(&text.to_ascii_lowercase())
+            .map(Origin::Exactly)
+            .ok_or_else(|| {
+                format!(
+                    "{text:?}: expected an origin as browsers send it, such as https://example.com \
+                     or https://xn--bcher-kva.example:8443, or *"
+                )
+            })
     }
+}
+
+/// An origin in lower case, as browsers write it.
+fn read_origin(text: &str) -> Option<String> {
+    let (scheme, rest) = text.split_once("://")?;
+    let (host, port) = match rest.rsplit_once(':') {
+        Some((host, port)) if !port.ends_with(']') => (host, Some(port.parse::<u16>().ok()?)),
+        _ => (rest, None),
+    };
+    let all = |text: &str, others: &[u8]| {
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || others.contains(&byte);
+        !text.is_empty() && text.bytes().all(allowed)
+    };
+    let bracketed = host.strip_prefix('[').and_then(|it| it.strip_suffix(']'));
+    let host = match bracketed {
+        Some(address) => format!("[{}]", address.parse::<Ipv6Addr>().ok()?),
+        None => host.to_owned(),
+    };
+    let well_formed = scheme.starts_with(|first: char| first.is_ascii_alphabetic())
+        && all(scheme, b"+-.")
+        && (bracketed.is_some() || all(&host, b"-._"));
+    // Browsers leave the scheme's own port out.
+    let port = match (scheme, port) {
+        ("http", Some(80)) | ("https", Some(443)) | (_, None) => String::new(),
+        (_, Some(port)) => format!(":{port}"),
+    };
+    well_formed.then(|| format!("{scheme}://{host}{port}"))
 }
 
 /// The origins whose pages are let in. None of them, and CORS is off.
@@ -157,6 +170,7 @@ mod tests {
             ("http://example.com:80", "http://example.com"),
             ("http://localhost:3000", "http://localhost:3000"),
             ("http://[::1]:8080", "http://[::1]:8080"),
+            ("http://[0::1]", "http://[::1]"),
             ("https://example.com:80", "https://example.com:80"),
             ("app://threadkv", "app://threadkv"),
         ] {
@@ -174,6 +188,12 @@ mod tests {
             "https://*.example.com",
             "https://example.com, https://example.org",
             "https://exämple.com",
+            "https://example.com:",
+            "https://example.com:65536",
+            "http://:80",
+            "http://a:b:c",
+            "https://[::1",
+            "https://::1",
         ] {
             let error = text.parse::<Origin>().unwrap_err();
             assert!(error.starts_with(&format!("{text:?}")), "{error}");

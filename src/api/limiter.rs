@@ -8,7 +8,7 @@ use std::cell::Cell;
 use std::collections::HashMap;
 use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use governor::clock::{Clock, Reference};
@@ -20,7 +20,7 @@ use governor::{Quota, RateLimiter};
 use crate::rate::{Period, Rate};
 use crate::server::Headers;
 
-/// The most clients that are told apart under one limit. With some 60 bytes each, they take a few megabytes.
+/// The most clients without tokens that are told apart under one limit. With some 60 bytes each, they take a few megabytes.
 const MAX_CLIENTS: usize = 65_536;
 
 /// How often to look, at most, which clients can be forgotten once there are so many.
@@ -35,7 +35,7 @@ pub(super) enum Client {
     V4(Ipv4Addr),
     /// Who comes from that network: its first 64 bits, all of which one IPv6 client may use.
     V6(u64),
-    /// Everybody who came when [`MAX_CLIENTS`] others had something used up.
+    /// Everybody without a token who came when [`MAX_CLIENTS`] others had something used up.
     Others,
 }
 
@@ -97,7 +97,7 @@ fn whole_seconds(time: Duration) -> u64 {
 #[derive(Default)]
 pub(super) struct Limiters {
     /// As many as there are different rates: one from the options, and those of tokens.
-    by_rate: RwLock<HashMap<Rate, Arc<Limiter<Uptime>>>>,
+    by_rate: RwLock<HashMap<Rate, Limiter<Uptime>>>,
 }
 
 impl Limiters {
@@ -111,7 +111,7 @@ impl Limiters {
         let mut limiters = self.by_rate.write().unwrap_or_else(PoisonError::into_inner);
         let limiter = limiters
             .entry(rate)
-            .or_insert_with(|| Arc::new(Limiter::new(rate, Uptime(Instant::now()))));
+            .or_insert_with(|| Limiter::new(rate, Uptime(Instant::now())));
         limiter.check(client)
     }
 }
@@ -130,11 +130,12 @@ impl<C: Clock> Limiter<C> {
             Period::Second => Quota::per_second(rate.requests),
             Period::Minute => Quota::per_minute(rate.requests),
         };
-        let start = clock.now();
+        let governor = RateLimiter::new(quota, Buckets::default(), clock);
         Limiter {
             rate,
-            governor: RateLimiter::new(quota, Buckets::default(), clock),
-            start,
+            // Not before the governor's own, so that nobody is told too early a time.
+            start: governor.clock().now(),
+            governor,
         }
     }
 
@@ -198,9 +199,13 @@ struct Kept {
 }
 
 impl Kept {
-    /// As whom to count a client: as itself, if there is room for it.
+    /// As whom to count a client: as itself, if there is room for it. There always is for those with tokens, of which there
+    /// are as many as the operator has made.
     fn count_as(&mut self, client: Client, now: Nanos) -> Client {
-        if self.full_at.len() < MAX_CLIENTS || self.full_at.contains_key(&client) {
+        if matches!(client, Client::Token(_))
+            || self.full_at.len() < MAX_CLIENTS
+            || self.full_at.contains_key(&client)
+        {
             return client;
         }
         if self.swept.is_none_or(|swept| now >= swept + SWEEP) {
@@ -313,6 +318,9 @@ mod tests {
         assert!(limiter.check(client(most + 2)).is_err());
         // Who is known keeps what is his own.
         assert_eq!(limiter.check(client(0)).unwrap().remaining, 0);
+        // So does who has a token, known or not.
+        let token = Client::Token([0; 32]);
+        assert_eq!(limiter.check(token).unwrap().remaining, 1);
         // Once they have all of it back, they need not be known.
         clock.advance(Duration::from_secs(2));
         assert_eq!(limiter.check(client(most + 2)).unwrap().remaining, 1);

@@ -82,6 +82,23 @@ fn every_answer_to_a_page_that_is_let_in_says_so() {
         let allowed = answer.header("access-control-allow-origin");
         assert_eq!(allowed, Some("https://page.example"), "{request}");
     }
+    // And where the disk has failed, and where the answer is made as it goes out.
+    let directory = Directory::new();
+    let failing = Server::start_in_with(&directory, &["--cors-origin=*", "--rate-limit=1000/s"]);
+    failing.put("/kv/a", "v".repeat(1_000_000)).expect(200, "");
+    failing.fail_disk();
+    for (method, path, status) in [
+        ("GET", "/api/v1/kv", 200),
+        ("PUT", "/kv/b", 503),
+        ("DELETE", "/api/v1/kv/a", 503),
+        ("GET", "/api/v1/health", 503),
+    ] {
+        let answer = failing.send(method, path, "1");
+        assert_eq!(answer.status, status);
+        assert_eq!(answer.header("access-control-allow-origin"), Some("*"));
+        let counted = answer.header("x-ratelimit-remaining").is_some();
+        assert_eq!(counted, !path.ends_with("health"), "{path}");
+    }
     let other = "Origin: http://other.example:8080\r\n";
     let answer = client.send_with(other, "GET", "/kv/a", "");
     let allowed = answer.header("access-control-allow-origin");

@@ -34,12 +34,18 @@ impl Server {
 
     /// Starts the real binary in a directory on whose disk it can be made to fail, see [`Server::fail_disk`].
     pub fn start_in(directory: &Directory) -> Server {
+        Server::start_in_with(directory, &[])
+    }
+
+    /// The same with more options.
+    pub fn start_in_with(directory: &Directory, options: &[&str]) -> Server {
         let mut command = Command::new("sh");
         // Writing beyond a limit kills by default. Ignored, it is an error like that of a full disk.
         command
             .args(["-c", r#"trap "" XFSZ; exec "$0" "$@""#])
             .args([env!("CARGO_BIN_EXE_threadkv"), "--port", "0"])
-            .args(["--working-dir", directory.path_str()]);
+            .args(["--working-dir", directory.path_str()])
+            .args(options);
         Server::spawn(command)
     }
 

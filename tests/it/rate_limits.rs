@@ -1,8 +1,9 @@
 //! Nobody asks more often than allowed, and everybody is told what is left.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::sync::Mutex;
 use std::thread;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use rustix::net::{AddressFamily, SocketType};
 use serde_json::{Value, json};
@@ -127,6 +128,35 @@ fn who_waits_as_long_as_told_is_let_through() {
     for _ in 0..100 {
         assert_eq!(client.send("GET", "/api/v1/health", "").status, 200);
     }
+}
+
+#[test]
+fn as_many_are_let_through_as_the_limit_says_however_they_come() {
+    let server = Server::start(&["--rate-limit", "500/m"]);
+    let started = Instant::now();
+    let remaining = Mutex::new(Vec::new());
+    thread::scope(|scope| {
+        for _ in 0..16 {
+            scope.spawn(|| {
+                let mut client = server.connect();
+                client.write("GET /kv/a HTTP/1.1\r\nHost: test\r\n\r\n".repeat(100));
+                for _ in 0..100 {
+                    let answer = client.read("GET");
+                    if answer.status == 404 {
+                        remaining.lock().unwrap().push(told(&answer).1);
+                    }
+                }
+            });
+        }
+    });
+    let mut remaining = remaining.into_inner().unwrap();
+    // One comes back every 120 ms.
+    let back = started.elapsed().as_millis() / 120 + 1;
+    assert!((500..=500 + back).contains(&(remaining.len() as u128)));
+    // Each number up to the limit has been told.
+    remaining.sort_unstable();
+    remaining.dedup();
+    assert_eq!(remaining.len(), 500);
 }
 
 #[test]
