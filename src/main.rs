@@ -127,6 +127,7 @@ fn serve(config: Config) -> Result<(), String> {
         socket,
         workers: config.workers,
         max_connections,
+        patience: config.patience,
         service: Arc::new(api),
         monitor,
         pool: (pool, tasks),

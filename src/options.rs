@@ -6,12 +6,14 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
 use argh::FromArgs;
 use log::LevelFilter;
 
 use crate::api::Origin;
 use crate::rate::Rate;
+use crate::server::Patience;
 use crate::store::Durability;
 use crate::tokens::NewToken;
 
@@ -23,6 +25,12 @@ const MAX_MAX_VALUE_BYTES: u64 = 1 << 30;
 
 /// The largest bulk request that can be asked for: readers wait while it is applied, about a microsecond an item.
 pub const MAX_MAX_BATCH: usize = 100_000;
+
+/// The longest time that can be asked for: a day, in seconds.
+const MAX_SECONDS: u64 = 86_400;
+
+/// The highest rate that can be asked for, in bytes a second: 1 GiB. No network is faster.
+const MAX_MIN_RATE: u64 = 1 << 30;
 
 /// A small, fast key-value server over HTTP, made of plain threads and channels.
 #[derive(FromArgs)]
@@ -58,6 +66,22 @@ struct Args {
     /// items of a bulk request, at most (default 500)
     #[argh(option, default = "String::from(\"500\")", arg_name = "number")]
     max_batch: String,
+
+    /// close a connection on which nothing has happened for so long (default 75)
+    #[argh(option, default = "String::from(\"75\")", arg_name = "seconds")]
+    idle_timeout: String,
+
+    /// close a connection whose request line and headers take longer (default 10)
+    #[argh(option, default = "String::from(\"10\")", arg_name = "seconds")]
+    head_timeout: String,
+
+    /// close a connection whose body or answer takes longer (default 300)
+    #[argh(option, default = "String::from(\"300\")", arg_name = "seconds")]
+    transfer_timeout: String,
+
+    /// bytes a second that bodies and answers must make, after 5 seconds; 0 for any (default 1024)
+    #[argh(option, default = "String::from(\"1024\")", arg_name = "bytes")]
+    min_rate: String,
 
     /// off, error, warn, info, debug or trace (default info)
     #[argh(option, default = "String::from(\"info\")", arg_name = "level")]
@@ -187,6 +211,8 @@ pub struct Config {
     pub workers: usize,
     /// Connections open at once; `None` for as many as the machine allows.
     pub max_connections: Option<usize>,
+    /// How long clients may take.
+    pub patience: Patience,
     /// The largest value, in bytes.
     pub max_value_bytes: u64,
     /// The most items of a bulk request.
@@ -250,6 +276,12 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation
             .max_connections
             .map(|n| number("--max-connections", &n, 1..=usize::MAX))
             .transpose()?,
+        patience: Patience {
+            idle: seconds("--idle-timeout", &args.idle_timeout)?,
+            head: seconds("--head-timeout", &args.head_timeout)?,
+            transfer: seconds("--transfer-timeout", &args.transfer_timeout)?,
+            min_rate: number("--min-rate", &args.min_rate, 0..=MAX_MIN_RATE)?,
+        },
         max_value_bytes: number(
             "--max-value-bytes",
             &args.max_value_bytes,
@@ -341,6 +373,10 @@ fn host(text: &str) -> Result<IpAddr, String> {
         .map_err(|_| format!("--host {text:?}: expected an IP address or localhost"))
 }
 
+fn seconds(option: &str, text: &str) -> Result<Duration, String> {
+    number(option, text, 1..=MAX_SECONDS).map(Duration::from_secs)
+}
+
 fn number<N: FromStr + PartialOrd + Display>(
     option: &str,
     text: &str,
@@ -377,6 +413,7 @@ mod tests {
         assert_eq!(config.durability, Durability::Sync);
         assert!(config.workers >= 2);
         assert_eq!(config.max_connections, None);
+        assert_eq!(config.patience, Patience::default());
         assert_eq!(config.max_value_bytes, 10_485_760);
         assert_eq!(config.max_batch, 500);
         assert_eq!(config.log_level, LevelFilter::Info);
@@ -416,11 +453,22 @@ mod tests {
             "--rate-limit=100/m",
             "--cors-origin=http://a",
             "--cors-origin=http://b:1",
+            "--idle-timeout=1",
+            "--head-timeout=2",
+            "--transfer-timeout=86400",
+            "--min-rate=0",
         ];
         let config = config(&rest).unwrap();
         assert_eq!(config.max_connections, Some(10));
         assert_eq!(config.durability, Durability::Os);
         assert_eq!(config.max_value_bytes, 5);
+        let patience = Patience {
+            idle: Duration::from_secs(1),
+            head: Duration::from_secs(2),
+            transfer: Duration::from_secs(86_400),
+            min_rate: 0,
+        };
+        assert_eq!(config.patience, patience);
         assert_eq!(config.max_batch, 7);
         assert_eq!(config.rate_limit.unwrap().to_string(), "100/m");
         assert_eq!(config.cors_origins.len(), 2);
@@ -439,6 +487,10 @@ mod tests {
             (&["--workers", "0"], "--workers \"0\""),
             (&["--workers", "20000"], "--workers \"20000\""),
             (&["--max-connections", "0"], "--max-connections \"0\""),
+            (&["--idle-timeout", "0"], "--idle-timeout \"0\""),
+            (&["--head-timeout=86401"], "--head-timeout \"86401\""),
+            (&["--transfer-timeout", "1s"], "--transfer-timeout \"1s\""),
+            (&["--min-rate", "1073741825"], "--min-rate \"1073741825\""),
             (&["--max-value-bytes", "1.5"], "--max-value-bytes \"1.5\""),
             (&["--max-batch", "0"], "--max-batch \"0\""),
             (&["--log-level", "loud"], "--log-level \"loud\""),

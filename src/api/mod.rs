@@ -28,7 +28,8 @@ use cors::Cors;
 use limiter::{Client, Limiters, TooMany};
 use route::Endpoint;
 
-/// When a client may try again where the store cannot be written to, in seconds: the time for a restart.
+/// When a client may try again where the store cannot be written to or the server is overloaded, in seconds: the time for
+/// a restart, or for slow clients to be found too slow.
 const RETRY_AFTER: &str = "5";
 
 /// Both HTTP APIs over a store.

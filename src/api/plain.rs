@@ -115,6 +115,8 @@ pub(super) fn refuse(fault: Fault) -> Response {
     match fault {
         Fault::Malformed(what) => line(400, &format!("malformed request: {what}")),
         Fault::TooLarge { .. } => line(413, "value too large"),
+        Fault::Overloaded => line(503, "the server is overloaded, try again later")
+            .with_header("Retry-After", RETRY_AFTER),
         Fault::Internal => line(500, "internal server error"),
     }
 }

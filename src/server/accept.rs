@@ -27,8 +27,9 @@ use libc::{c_int, sockaddr, socklen_t};
 
 use super::Shared;
 use super::connections::Connections;
+use super::receive::Inflow;
 use super::sockets::{self, Activity, Held, Unread, peer};
-use super::transfer::Transfer;
+use super::transfer::throw_away;
 
 /// How long to wait before looking again for room or for descriptors.
 const RETRY: Duration = Duration::from_millis(20);
@@ -99,6 +100,11 @@ unsafe extern "C" fn accept4(
         },
         _ => from_kernel(),
     }
+}
+
+/// The connections of the server, if there is one.
+pub(super) fn connections() -> Option<&'static Connections> {
+    GATE.get().map(|gate| &*gate.shared.connections)
 }
 
 /// What tiny_http is given.
@@ -176,10 +182,9 @@ impl Gate {
             if accepted >= 0 {
                 if let Some(peer) = peer(accepted) {
                     self.await_end_of_earlier(&peer, accepted);
-                    for void in self.shared.connections.insert(peer, accepted) {
-                        self.shared.transfers.send(Transfer::ThrowAway(void));
-                    }
-                    newcomers.add(peer, accepted);
+                    let (inflow, void) = self.shared.connections.insert(peer, accepted);
+                    void.into_iter().for_each(throw_away);
+                    newcomers.add(peer, accepted, inflow);
                 }
                 return Next::Accepted(accepted);
             }
@@ -246,7 +251,7 @@ impl Gate {
 /// that gets looks after the forgotten one.
 #[derive(Default)]
 struct Newcomers {
-    waiting: Vec<(SocketAddr, RawFd)>,
+    waiting: Vec<(SocketAddr, RawFd, Arc<Inflow>)>,
     /// How many stand-ins are still to be given, after a look that found so many connections forgotten.
     owed: usize,
     /// When to look again.
@@ -260,8 +265,8 @@ struct Newcomers {
 }
 
 impl Newcomers {
-    fn add(&mut self, client: SocketAddr, fd: RawFd) {
-        self.waiting.push((client, fd));
+    fn add(&mut self, client: SocketAddr, fd: RawFd, inflow: Arc<Inflow>) {
+        self.waiting.push((client, fd, inflow));
         self.pause = LOOK;
         let soon = Some(Instant::now() + LOOK).max(self.not_before);
         self.due = if self.due.is_some() {
@@ -291,7 +296,8 @@ impl Newcomers {
     fn look(&mut self, connections: &Connections) {
         let (mut unread, mut long) = (0, 0);
         self.waiting
-            .retain(|(peer, fd)| match sockets::unread(*fd, *peer) {
+            .retain(|(peer, fd, inflow)| match sockets::unread(*fd, *peer) {
+                _ if inflow.is_attended() => false,
                 Unread::Never => true,
                 // Its thread will not come: tiny_http's accept loop has ended, and its set of threads with it.
                 Unread::For(time) if time >= LOST => {

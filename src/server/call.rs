@@ -11,7 +11,7 @@ use tiny_http::Request;
 use super::connections::Client;
 use super::request::Head;
 use super::response::{Headers, Message, Response};
-use super::transfer::Transfer;
+use super::transfer::throw_away;
 use super::{Fault, Shared};
 
 /// Answers up to this size are written by the worker that made them, as far as the socket takes them without waiting
@@ -89,47 +89,66 @@ impl Call {
             return;
         };
         let (client, shared) = (self.client, &self.shared);
-        let response = response.with_headers(mem::take(&mut self.headers));
-        shared.monitor.count_answer(response.status());
+        let headers = mem::take(&mut self.headers);
+        let response = response.with_headers(headers.clone());
         let head = Head::of(&request);
-        log::debug!(
-            "{} {} {} {:?}",
-            client.address,
-            Line(head),
-            response.status(),
-            self.received.elapsed()
-        );
         if !self.body_read {
-            return shared.transfers.send(Transfer::Refuse {
-                request,
-                client,
-                response,
-            });
+            self.report(head, response.status());
+            return shared.refuse(request, client, response);
         }
         let close = shared.is_draining() || !head.keeps_alive();
-        let mut message = Message::new(head, response, close);
+        let mut message = shared.message(head, response, close);
+        let mut place = None;
+        if message.is_longer_than(WRITTEN_BY_WORKER) {
+            place = shared.transfers.answers.place();
+            if place.is_none() {
+                let overloaded = shared.service.refuse(head, Fault::Overloaded);
+                message = Message::new(head, overloaded.with_headers(headers), close);
+            }
+        }
+        self.report(head, message.status);
         // Drops the rest of the request. Its body has been read, so that waits for nobody.
         let mut writer = request.into_writer();
-        if message.is_longer_than(WRITTEN_BY_WORKER) {
-            return shared.transfers.send(Transfer::Send {
-                message,
-                writer,
-                client,
-            });
+        if let Some(place) = place {
+            return shared.send(place, message, writer, client);
         }
         match message.write_to(&mut writer) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                return shared.transfers.send(Transfer::Send {
-                    message,
-                    writer,
-                    client,
-                });
+                match shared.transfers.answers.place() {
+                    Some(place) => shared.send(place, message, writer, client),
+                    // It has a part of the answer, so that nothing else can be said.
+                    None => shared.abandon(client),
+                }
+                return;
             }
             Err(error) => log::debug!("{}: the answer was not taken: {error}", client.address),
             Ok(_) => {}
         }
         drop(writer);
         shared.done(client);
+    }
+
+    fn report(&self, head: Head<'_>, status: u16) {
+        self.shared.monitor.count_answer(status);
+        log::debug!(
+            "{} {} {status} {:?}",
+            self.client.address,
+            Line(head),
+            self.received.elapsed()
+        );
+    }
+
+    /// Ends the connection instead of answering.
+    pub(super) fn give_up(mut self) {
+        if let Some(request) = self.request.take() {
+            log::debug!(
+                "{} {} closed: its body took too long",
+                self.client.address,
+                Line(Head::of(&request))
+            );
+            self.shared.abandon(self.client);
+            throw_away(request);
+        }
     }
 }
 

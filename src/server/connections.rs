@@ -12,11 +12,13 @@ use std::collections::{HashMap, VecDeque};
 use std::mem;
 use std::net::SocketAddr;
 use std::os::fd::RawFd;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tiny_http::Request;
 
-use super::sockets::{Held, cookie};
+use super::clock::{self, Tick};
+use super::receive::{Doing, Inflow};
+use super::sockets::{Held, cookie, peer};
 
 /// All connections, by their client's address, which no two of them share at a time.
 #[derive(Default)]
@@ -44,6 +46,10 @@ struct Connection {
     /// Whether a request is under way.
     busy: bool,
     stage: Stage,
+    /// When it was last known to have a request under way; when it was accepted, if it has had none.
+    rested: Tick,
+    /// What its client sends.
+    inflow: Arc<Inflow>,
     /// Requests that came in behind the one that is under way, in order; when closing, those that are void.
     waiting: VecDeque<Request>,
 }
@@ -81,12 +87,30 @@ pub(super) struct Entered {
 }
 
 impl Connections {
-    /// A connection has been accepted. Returns requests that an earlier one of the same client has left behind.
-    pub(super) fn insert(&self, address: SocketAddr, fd: RawFd) -> VecDeque<Request> {
+    /// A connection has been accepted. Returns what its client sends, and requests that an earlier connection of the same
+    /// client has left behind.
+    pub(super) fn insert(
+        &self,
+        address: SocketAddr,
+        fd: RawFd,
+    ) -> (Arc<Inflow>, VecDeque<Request>) {
         let mut table = self.lock();
         let connection = table.new_connection(fd);
+        let inflow = Arc::clone(&connection.inflow);
         let earlier = table.connections.insert(address, connection);
-        earlier.map(|earlier| earlier.waiting).unwrap_or_default()
+        let left = earlier.map(|earlier| {
+            earlier.inflow.end();
+            earlier.waiting
+        });
+        (inflow, left.unwrap_or_default())
+    }
+
+    /// What comes in by a descriptor, if it is one of a client's connection.
+    pub(super) fn inflow(&self, fd: RawFd) -> Option<Arc<Inflow>> {
+        let (client, cookie) = (peer(fd)?, cookie(fd)?);
+        let table = self.lock();
+        let connection = table.connections.get(&client)?;
+        (connection.cookie == Some(cookie)).then(|| Arc::clone(&connection.inflow))
     }
 
     /// Whether tiny_http still deals with an earlier connection from that address, and may hand out requests of it.
@@ -153,6 +177,8 @@ impl Connections {
         let connection = table.get_mut(client)?;
         let next = connection.waiting.pop_front();
         connection.busy = next.is_some();
+        connection.rested = clock::now();
+        connection.inflow.answered();
         next
     }
 
@@ -171,6 +197,7 @@ impl Connections {
         };
         connection.stage = Stage::Closed;
         connection.busy = false;
+        connection.inflow.end();
         mem::take(&mut connection.waiting)
     }
 
@@ -178,6 +205,28 @@ impl Connections {
     pub(super) fn hold(&self, client: Client) -> Option<Held> {
         let fd = self.lock().get_mut(client)?.fd;
         Held::new(fd, client.address)
+    }
+
+    /// Those connections without a request under way of which the guard has something to say, which is asked about what the
+    /// client is doing and when it last had a request under way. Forgets those that tiny_http is done with.
+    pub(super) fn select(
+        &self,
+        overdue: impl Fn(Doing, Tick) -> Option<&'static str>,
+    ) -> Vec<(Listed, &'static str)> {
+        let (mut table, mut selected) = (self.lock(), Vec::new());
+        table.connections.retain(|address, connection| {
+            if connection.busy {
+                return true;
+            }
+            if connection.inflow.has_ended() {
+                return connection.is_open();
+            }
+            if let Some(complaint) = overdue(connection.inflow.doing(), connection.rested) {
+                selected.push((connection.listed(*address), complaint));
+            }
+            true
+        });
+        selected
     }
 
     /// How many connections have a request under way.
@@ -192,15 +241,10 @@ impl Connections {
     /// All connections. By the time one is looked at, it may have ended, or have become busy.
     pub(super) fn list(&self) -> Vec<Listed> {
         let table = self.lock();
-        let listed = |(address, connection): (&SocketAddr, &Connection)| Listed {
-            client: Client {
-                address: *address,
-                id: connection.id,
-            },
-            fd: connection.fd,
-            busy: connection.busy,
-        };
-        table.connections.iter().map(listed).collect()
+        let connections = table.connections.iter();
+        connections
+            .map(|(address, connection)| connection.listed(*address))
+            .collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, Table> {
@@ -210,6 +254,17 @@ impl Connections {
 }
 
 impl Connection {
+    fn listed(&self, address: SocketAddr) -> Listed {
+        Listed {
+            client: Client {
+                address,
+                id: self.id,
+            },
+            fd: self.fd,
+            busy: self.busy,
+        }
+    }
+
     /// Whether tiny_http has not closed it yet. It may have ended all the same, and its descriptors count until then.
     fn is_open(&self) -> bool {
         self.cookie.is_some() && cookie(self.fd) == self.cookie
@@ -225,6 +280,8 @@ impl Table {
             cookie: cookie(fd),
             busy: false,
             stage: Stage::Serving,
+            rested: clock::now(),
+            inflow: Inflow::new(),
             waiting: VecDeque::new(),
         }
     }
@@ -303,7 +360,7 @@ mod tests {
             .enter(vec![request(1, "/a"), request(1, "/b")])
             .now[0]
             .1;
-        assert_eq!(connections.insert(address(1), -1).len(), 1);
+        assert_eq!(connections.insert(address(1), -1).1.len(), 1);
         // What becomes of the earlier one does not touch it.
         connections.begin_closing(earlier);
         assert!(connections.closed(earlier).is_empty());

@@ -21,7 +21,8 @@ use tiny_http::Server as TinyHttp;
 
 use super::accept::Gate;
 use super::connections::Client;
-use super::transfer::Transfer;
+use super::pool::guard;
+use super::transfer::throw_away;
 use super::{Shared, sockets};
 
 /// The most requests in one message to the pool. More would save little, and keep the other workers from helping.
@@ -32,7 +33,7 @@ const BACKLOG: i32 = 4096;
 
 /// How long a write to a client waits for room in the socket before whoever writes does something else. Connections
 /// with room take far less.
-const WRITING: Duration = Duration::from_millis(10);
+pub(super) const WRITING: Duration = Duration::from_millis(10);
 
 /// How long clients that have connected already may take to be accepted when the server stops.
 const LAST_CALL: Duration = Duration::from_millis(500);
@@ -199,11 +200,11 @@ fn listen_to(server: &TinyHttp, retired: &AtomicBool, ended: &AcceptEnded, share
             next = server.try_recv();
         }
         let entered = shared.connections.enter(batch);
-        for void in entered.void {
-            shared.transfers.send(Transfer::ThrowAway(void));
-        }
-        if !entered.now.is_empty() {
-            shared.pool.begin(entered.now);
+        entered.void.into_iter().for_each(throw_away);
+        if let Err(too_many) = shared.pool.begin(entered.now) {
+            for (request, client) in too_many {
+                guard(|| shared.turn_away(request, client));
+            }
         }
     }
 }

@@ -8,21 +8,32 @@
 //! | tiny_http's own | one a connection | bytes to requests |
 //! | `listener` | one, rarely more | requests from tiny_http's queue to the pool's, in batches |
 //! | `worker-N` | `--workers` | requests to answers; never waits for a client or a disk |
-//! | `transfer-N` | 32 | large bodies in, large answers out; waits for clients |
+//! | `transfer-in` | 256 at most | bodies that are not there yet |
+//! | `transfer-out` | 256 at most | answers too large for a socket |
+//! | `refuse` | 64 at most | errors to clients that are still sending a body |
+//! | `guard` | one | nothing: it closes connections on which too little happens |
 //! | tiny_http's accept loop | one | connections from the kernel, as `accept` lets them in |
 //! | `acceptor` | one | starts that again when it has ended |
 //!
 //! What is special about tiny_http, and why things are done from outside it, stands where it is done: `connections`
-//! (answers in order), `accept` and `listener` (the accept loop), `transfer` (bodies), `sockets` (its sockets).
+//! (answers in order), `accept` and `listener` (the accept loop), `receive` (what it reads), `transfer` (bodies),
+//! `sockets` (its sockets).
 
 mod accept;
 mod call;
+mod clock;
 mod connections;
+mod crew;
+mod expanse;
+mod follow;
+mod guard;
 mod limits;
 mod listener;
 mod monitor;
+mod pace;
 mod panics;
 mod pool;
+mod receive;
 mod request;
 mod response;
 mod scheduling;
@@ -31,6 +42,7 @@ mod transfer;
 
 use std::io;
 use std::net::TcpListener;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -42,6 +54,7 @@ pub use call::Call;
 pub use limits::{most_connections, raise_descriptor_limit};
 pub use listener::{AcceptEnded, bind};
 pub use monitor::Monitor;
+pub use pace::Patience;
 pub use panics::report_panics;
 pub use pool::{Pool, Tasks, guard};
 pub use request::Head;
@@ -53,8 +66,9 @@ use accept::Gate;
 use connections::{Client, Connections, Listed};
 use listener::Acceptor;
 use request::Framing;
+use response::Message;
 use sockets::{Activity, Held};
-use transfer::{Transfer, Transfers};
+use transfer::{Transfers, Upload};
 
 /// How long a connection must have been idle to be closed when the server drains: time enough for a request that has
 /// just been sent to come out of the socket and through tiny_http.
@@ -117,6 +131,8 @@ pub enum Fault {
         /// The most bytes that were allowed.
         limit: u64,
     },
+    /// There is too much to do already.
+    Overloaded,
     /// Answering it failed by a fault of our own.
     Internal,
 }
@@ -128,6 +144,7 @@ struct Shared {
     monitor: Arc<Monitor>,
     pool: Pool,
     transfers: Transfers,
+    patience: Patience,
 }
 
 /// A running server.
@@ -144,6 +161,8 @@ pub struct Parts {
     pub workers: usize,
     /// How many connections may be open at once; further ones wait in the kernel's queue.
     pub max_connections: usize,
+    /// How long clients may take.
+    pub patience: Patience,
     /// What answers the requests.
     pub service: Arc<dyn Service>,
     /// By which the server can be watched.
@@ -158,16 +177,22 @@ impl Server {
     /// Starts all threads, and then accepts connections.
     pub fn start(parts: Parts) -> io::Result<Server> {
         let (pool, tasks) = parts.pool;
-        let (transfers, transfer_queue) = Transfers::new();
         let shared = Arc::new(Shared {
             service: parts.service,
             connections: Arc::clone(parts.monitor.table()),
             monitor: parts.monitor,
             pool,
-            transfers,
+            transfers: Transfers::new(),
+            patience: parts.patience,
         });
         pool::start(parts.workers, &tasks, &shared)?;
-        transfer::start(&transfer_queue, &shared)?;
+        if sockets::are_described(&parts.socket) {
+            guard::start(&shared)?;
+        } else {
+            log::warn!(
+                "the kernel does not describe connections (TCP_INFO): idle and slow ones are not closed"
+            );
+        }
         let socket = parts.socket.try_clone()?;
         let (ended, endings) = parts.accept_ended;
         let gate = Gate::install(parts.max_connections, Arc::clone(&shared))?;
@@ -228,7 +253,7 @@ impl Shared {
         match framing {
             Framing::Here if call.body_len() <= limit => handler(call),
             Framing::Coming { declared } if declared.unwrap_or(0) <= limit => {
-                self.transfers.send(Transfer::Receive {
+                self.receive(Upload {
                     call,
                     declared,
                     limit,
@@ -240,6 +265,27 @@ impl Shared {
                 call.answer(response);
             }
         }
+    }
+
+    /// There are too many requests before this one.
+    fn turn_away(self: &Arc<Self>, request: Request, client: Client) {
+        let mut call = Call::new(request, client, self);
+        call.add_headers(self.service.headers(call.head()));
+        if call.head().framing() == Ok(Framing::Here) {
+            call = call.has_body(Vec::new());
+        }
+        let response = self.service.refuse(call.head(), Fault::Overloaded);
+        call.answer(response);
+    }
+
+    /// Puts a response into the form that the client needs. If making it panics, that is what the client is told.
+    fn message(&self, head: Head<'_>, response: Response, close: bool) -> Message {
+        catch_unwind(AssertUnwindSafe(|| Message::new(head, response, close))).unwrap_or_else(
+            |_| {
+                let failed = self.service.refuse(head, Fault::Internal);
+                Message::new(head, failed, close)
+            },
+        )
     }
 
     /// A request has been answered: the next one of its connection is up.
@@ -346,6 +392,7 @@ mod tests {
             socket,
             workers: 1,
             max_connections: 100,
+            patience: Patience::default(),
             service: Arc::new(Troublesome(pool.clone())),
             pool: (pool, tasks),
             monitor: Arc::default(),

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use tiny_http::{HTTPVersion, Header, Method, Request};
 
 /// Bodies up to this size are read by tiny_http before it hands the request out; larger ones are not.
-const READ_BY_TINY_HTTP: u64 = 1024;
+pub(super) const READ_BY_TINY_HTTP: u64 = 1024;
 
 /// The head of a request.
 #[derive(Clone, Copy)]
@@ -14,6 +14,14 @@ pub struct Head<'a>(&'a Request);
 impl<'a> Head<'a> {
     pub(crate) fn of(request: &'a Request) -> Head<'a> {
         Head(request)
+    }
+
+    /// How many bytes it has, with its small body, going by what takes most.
+    pub(super) fn bytes(self) -> usize {
+        let headers = self.0.headers().iter();
+        let headers = headers.map(|it| it.field.as_str().len() + it.value.len());
+        let body = self.0.body_length().unwrap_or(0) as u64;
+        self.0.url().len() + headers.sum::<usize>() + body.min(READ_BY_TINY_HTTP) as usize
     }
 
     /// The method.
@@ -99,10 +107,15 @@ impl<'a> Head<'a> {
         Framing::of(
             lengths,
             encodings,
-            self.header("Expect").is_some(),
+            self.expects_continue(),
             self.upgrades(),
             self.is_http_1_0(),
         )
+    }
+
+    /// Whether the client waits for the word to send the body.
+    pub(super) fn expects_continue(self) -> bool {
+        self.header("Expect").is_some()
     }
 
     fn upgrades(self) -> bool {

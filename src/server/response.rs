@@ -89,6 +89,7 @@ impl Response {
 
 /// A response to one request, ready to be written.
 pub(super) struct Message {
+    pub(super) status: u16,
     /// What goes out next: the head and a small body at first, then parts of a stream.
     bytes: Vec<u8>,
     /// How many of them have been written.
@@ -175,6 +176,7 @@ impl Message {
             None => bytes.extend_from_slice(b"Transfer-Encoding: chunked\r\n\r\n"),
         }
         let mut message = Message {
+            status: response.status,
             bytes,
             written: 0,
             rest,

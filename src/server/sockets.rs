@@ -5,7 +5,7 @@
 //! takes a duplicate first, and looks whose connection it is.
 
 use std::io;
-use std::mem::MaybeUninit;
+use std::mem::{MaybeUninit, offset_of};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::time::Duration;
@@ -153,11 +153,21 @@ impl Held {
         let _ = shutdown(&self.0, Shutdown::Write);
     }
 
-    /// Lets reads and writes wait no longer than that. Holds for everybody who uses the connection.
-    pub(super) fn limit_waiting(&self, time: Duration) {
+    /// Lets writes wait no longer than that. Holds for everybody who uses the connection.
+    pub(super) fn limit_sending(&self, time: Duration) {
         use rustix::net::sockopt::{Timeout, set_socket_timeout};
-        let _ = set_socket_timeout(&self.0, Timeout::Recv, Some(time));
         let _ = set_socket_timeout(&self.0, Timeout::Send, Some(time));
+    }
+
+    /// How many bytes the other side has taken, its program or its kernel.
+    pub(super) fn taken(&self) -> Option<u64> {
+        let info = tcp_info(self.0.as_fd()).ok()?;
+        Some(info.tcpi_bytes_acked)
+    }
+
+    /// Whether there is something to read before the time is up.
+    pub(super) fn is_readable(&self, within: Duration) -> bool {
+        readable(self.0.as_raw_fd(), within)
     }
 }
 
@@ -189,6 +199,11 @@ fn borrow<'a>(fd: RawFd) -> BorrowedFd<'a> {
     unsafe { BorrowedFd::borrow_raw(fd) }
 }
 
+/// Whether the kernel tells about connections all that is asked here.
+pub(super) fn are_described(socket: &impl AsFd) -> bool {
+    tcp_info(socket.as_fd()).is_ok()
+}
+
 /// What the kernel knows of a TCP socket.
 #[expect(unsafe_code)]
 fn tcp_info(fd: BorrowedFd<'_>) -> io::Result<libc::tcp_info> {
@@ -207,6 +222,10 @@ fn tcp_info(fd: BorrowedFd<'_>) -> io::Result<libc::tcp_info> {
     };
     if result != 0 {
         return Err(io::Error::last_os_error());
+    }
+    // What came last to this struct of all that is used. Older kernels, and those that only pretend to be one, say less.
+    if (size as usize) < offset_of!(libc::tcp_info, tcpi_bytes_sent) + size_of::<u64>() {
+        return Err(io::ErrorKind::Unsupported.into());
     }
     // SAFETY: as above.
     Ok(unsafe { info.assume_init() })

@@ -1,31 +1,39 @@
-//! Transfer threads: everything that takes as long as the client likes.
+//! Everything that takes as long as the client likes.
 //!
 //! Bodies that are still with the client, answers too large for a socket to take at once, and requests that are
-//! refused while their body is still coming. A bounded set of threads moves them, so that the workers of the pool
-//! never wait for a client.
+//! refused while their body is still coming. Threads of their own move them, so that the workers of the pool never wait
+//! for a client: a bounded set for each of the three, so that one kind leaves the others alone. Each has a deadline, and
+//! bodies and answers a minimum rate. Who finds no place is turned away at once.
 
 use std::io::{self, Read, Write};
 use std::mem;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, unbounded};
 use tiny_http::Request;
 
 use super::call::Call;
 use super::connections::Client;
-use super::pool::guard;
+use super::crew::{Crew, Place};
+use super::expanse::Expanse;
+use super::listener::WRITING;
+use super::pace::Pace;
 use super::request::Head;
 use super::response::{Message, Response};
 use super::sockets::Held;
-use super::{Fault, Handler, Monitor, Shared};
+use super::{Fault, Handler, Monitor, Shared, receive};
 
-/// How many transfers go on at the same time.
-pub(super) const THREADS: usize = 32;
+/// How many bodies come in at the same time, and how many answers go out. A thread takes some 20 kB.
+const BODIES: usize = 256;
+const ANSWERS: usize = 256;
+
+/// How many clients at a time are waited for until they have read why they are refused.
+const REFUSALS: usize = 64;
 
 /// Space for a body is made up to here at once, beyond it as the bytes come: a client that only announces a large body
-/// shall not cost the memory for one.
+/// shall not cost the memory for one. A worker tries to read bodies up to this size itself.
 const PREALLOCATED: u64 = 64 * 1024;
 
 /// How much of a refused body is read and thrown away, so that a client that sends first and reads later gets to read
@@ -35,149 +43,91 @@ const DISCARDED: u64 = 64 * 1024 * 1024;
 /// How long that may take.
 const DISCARDING: Duration = Duration::from_secs(5);
 
+/// How often a thread that waits for a client looks whether that is too slow.
+const LOOK: Duration = Duration::from_millis(250);
+
+/// In how many steps a body is skipped at most. A step takes less than a tenth of a microsecond.
+const STEPS: usize = 1 << 22;
+
 /// How many times as long as a part of a long answer has taken others have for themselves before the next one.
 const LEFT_TO_OTHERS: u32 = 8;
 
 /// No longer than this, however long it has taken: it may have been the client.
 const LONGEST_TURN: Duration = Duration::from_millis(5);
 
-/// Something that waits for a client.
-pub(super) enum Transfer {
-    /// Read the body, then have the pool go on with the call.
-    Receive {
-        /// The request, whose body is [`super::request::Framing::Coming`].
-        call: Call,
-        /// Bytes that the client announced, at most `limit`; `None` when it sends chunks.
-        declared: Option<u64>,
-        /// The most bytes the body may have.
-        limit: u64,
-        /// What to do with the call.
-        handler: Handler,
-    },
-    /// Write a large answer, or the rest of one.
-    Send {
-        /// The answer.
-        message: Message,
-        /// The way to the client.
-        writer: Box<dyn Write + Send>,
-        /// The client.
-        client: Client,
-    },
-    /// Answer a request whose body is still coming and is not wanted, and close the connection.
-    Refuse {
-        /// The request.
-        request: Request,
-        /// Its client.
-        client: Client,
-        /// The answer.
-        response: Response,
-    },
-    /// Get rid of a request without an answer: its connection has ended, or is about to.
-    ThrowAway(Request),
-}
-
-/// The way to the transfer threads.
+/// The threads that wait for clients.
 pub(super) struct Transfers {
-    queue: Sender<Transfer>,
+    bodies: Arc<Crew>,
+    pub(super) answers: Arc<Crew>,
+    refusals: Arc<Crew>,
 }
-
-/// The other end of their queue.
-pub(super) struct Queue(Receiver<Transfer>);
 
 impl Transfers {
-    /// A queue. It is unbounded, so that sending to it never waits; what is in it, apart from what is thrown away,
-    /// belongs to a connection each.
-    pub(super) fn new() -> (Transfers, Queue) {
-        let (queue, receiver) = unbounded();
-        (Transfers { queue }, Queue(receiver))
-    }
-
-    pub(super) fn send(&self, transfer: Transfer) {
-        // Fails only when all transfer threads are gone, and they stay until the process ends.
-        let _ = self.queue.send(transfer);
+    pub(super) fn new() -> Transfers {
+        Transfers {
+            bodies: Crew::new("transfer-in", BODIES),
+            answers: Crew::new("transfer-out", ANSWERS),
+            refusals: Crew::new("refuse", REFUSALS),
+        }
     }
 }
 
-/// Starts the transfer threads.
-pub(super) fn start(queue: &Queue, shared: &Arc<Shared>) -> io::Result<()> {
-    for n in 0..THREADS {
-        let (queue, shared) = (queue.0.clone(), Arc::clone(shared));
-        let transfer = move || {
-            queue
-                .iter()
-                .for_each(|transfer| guard(|| shared.carry_out(transfer)))
-        };
-        thread::Builder::new()
-            .name(format!("transfer-{n}"))
-            .spawn(transfer)?;
-    }
-    Ok(())
+/// A request whose body is [`super::request::Framing::Coming`].
+pub(super) struct Upload {
+    pub(super) call: Call,
+    /// Bytes that the client announced, at most `limit`; `None` when it sends chunks.
+    pub(super) declared: Option<u64>,
+    /// The most bytes the body may have.
+    pub(super) limit: u64,
+    /// What to do with the call.
+    pub(super) handler: Handler,
 }
 
 impl Shared {
-    fn carry_out(self: &Arc<Self>, transfer: Transfer) {
-        match transfer {
-            Transfer::Receive {
-                call,
-                declared,
-                limit,
-                handler,
-            } => {
-                self.receive(call, declared, limit, handler);
+    /// Reads a body, and has the pool go on with the call. For workers: what has come already is read here and now.
+    pub(super) fn receive(self: &Arc<Self>, mut upload: Upload) {
+        let mut body = Vec::new();
+        if let Some(length) = upload.declared
+            && length <= PREALLOCATED
+            // A client that waits for the word to send has not sent anything.
+            && !upload.call.head().expects_continue()
+            && let Some(request) = upload.call.request_mut()
+        {
+            body.reserve_exact(length as usize);
+            let _ = receive::at_hand(|| request.as_reader().take(length).read_to_end(&mut body));
+            if body.len() as u64 == length {
+                return (upload.handler)(upload.call.has_body(body));
             }
-            Transfer::Send {
-                mut message,
-                mut writer,
-                client,
-            } => {
-                let mut courtesy = Courtesy::new(&self.monitor);
-                let written = loop {
-                    match message.write_to(&mut writer) {
-                        Ok(true) => break Ok(()),
-                        Ok(false) => courtesy.give_way(),
-                        // Each attempt waits as long as the socket's own limit says.
-                        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                        Err(error) => break Err(error),
-                    }
-                };
-                if let Err(error) = written {
-                    log::debug!("{}: the answer was not taken: {error}", client.address);
-                }
-                drop(writer);
-                if message.ends_with_connection
-                    && let Some(held) = self.connections.hold(client)
-                {
-                    held.shut_down_write();
-                }
-                self.done(client);
+        }
+        match self.transfers.bodies.place() {
+            Some(place) => {
+                let shared = Arc::clone(self);
+                place.give(move || shared.receive_in_time(upload, body));
             }
-            Transfer::Refuse {
-                request,
-                client,
-                response,
-            } => {
-                self.refuse_and_close(request, client, response);
+            None => {
+                let response = self.service.refuse(upload.call.head(), Fault::Overloaded);
+                upload.call.answer(response);
             }
-            Transfer::ThrowAway(request) => throw_away(request),
         }
     }
 
-    fn receive(
-        self: &Arc<Self>,
-        mut call: Call,
-        declared: Option<u64>,
-        limit: u64,
-        handler: Handler,
-    ) {
+    /// Reads a body, of which the beginning is there.
+    fn receive_in_time(self: &Arc<Self>, upload: Upload, mut body: Vec<u8>) {
+        let Upload {
+            mut call,
+            declared,
+            limit,
+            handler,
+        } = upload;
         let Some(request) = call.request_mut() else {
             return;
         };
-        let mut body = Vec::with_capacity(declared.unwrap_or(0).min(PREALLOCATED) as usize);
+        body.reserve(declared.unwrap_or(0).min(PREALLOCATED) as usize);
         // One byte over the limit tells that there are more; a declared length is never exceeded.
-        let read = request
-            .as_reader()
-            .take(declared.unwrap_or(limit + 1))
-            .read_to_end(&mut body);
+        let left = declared.unwrap_or(limit + 1) - body.len() as u64;
+        let read = receive::paced(Pace::new(self.patience), || {
+            request.as_reader().take(left).read_to_end(&mut body)
+        });
         let length = body.len() as u64;
         let fault = match (read, declared) {
             (Ok(_), Some(declared)) if length < declared => {
@@ -197,6 +147,7 @@ impl Shared {
                 let call = call.has_body(body);
                 return self.pool.resume(move || handler(call));
             }
+            (Err(error), _) if error.kind() == io::ErrorKind::TimedOut => return call.give_up(),
             (Err(error), None) if error.kind() == io::ErrorKind::InvalidInput => {
                 Fault::Malformed("a bad chunk")
             }
@@ -209,15 +160,92 @@ impl Shared {
         call.answer(response);
     }
 
-    /// Answers a request whose body was not read to its end, and closes the connection: where the next request starts
-    /// is not known, or is not worth the reading.
-    fn refuse_and_close(&self, request: Request, client: Client, response: Response) {
-        // First of all, so that nothing that was read from this connection ahead is taken for a request.
+    /// Writes a large answer, or the rest of one, as the client takes it.
+    pub(super) fn send(
+        self: &Arc<Self>,
+        place: Place,
+        message: Message,
+        writer: Box<dyn Write + Send>,
+        client: Client,
+    ) {
+        let shared = Arc::clone(self);
+        place.give(move || {
+            let sent = catch_unwind(AssertUnwindSafe(|| {
+                shared.send_in_time(message, writer, client)
+            }));
+            match sent {
+                Ok(Ok(())) => shared.done(client),
+                Ok(Err(error)) => {
+                    log::debug!("{}: the answer was not taken: {error}", client.address);
+                    shared.abandon(client);
+                }
+                // By whoever makes the answer as it goes out. What is out cannot be taken back.
+                Err(_) => shared.abandon(client),
+            }
+        });
+    }
+
+    fn send_in_time(
+        &self,
+        mut message: Message,
+        writer: Box<dyn Write + Send>,
+        client: Client,
+    ) -> io::Result<()> {
+        let Some(held) = self.connections.hold(client) else {
+            return Err(io::ErrorKind::NotConnected.into());
+        };
+        held.limit_sending(LOOK);
+        let mut courtesy = Courtesy::new(&self.monitor);
+        let mut writer = Outflow {
+            writer,
+            taken: held.taken(),
+            held: &held,
+            pace: Pace::new(self.patience),
+        };
+        while !message.write_to(&mut writer)? {
+            courtesy.give_way();
+        }
+        held.limit_sending(WRITING);
+        if message.ends_with_connection {
+            held.shut_down_write();
+        }
+        Ok(())
+    }
+
+    /// Ends a connection in the middle of a request.
+    pub(super) fn abandon(&self, client: Client) {
         self.connections.begin_closing(client);
         if let Some(held) = self.connections.hold(client) {
-            // All answers before this one have been written, so the socket can be written to past tiny_http.
-            let mut message = Message::new(Head::of(&request), response, true);
-            held.limit_waiting(DISCARDING);
+            held.shut_down();
+        }
+        let void = self.connections.closed(client);
+        void.into_iter().for_each(throw_away);
+    }
+
+    /// Answers a request whose body was not read to its end, and closes the connection: where the next request starts
+    /// is not known, or is not worth the reading.
+    pub(super) fn refuse(self: &Arc<Self>, request: Request, client: Client, response: Response) {
+        // First of all, so that nothing that was read from this connection ahead is taken for a request.
+        self.connections.begin_closing(client);
+        let message = Message::new(Head::of(&request), response, true);
+        let Some(place) = self.transfers.refusals.place() else {
+            return self.refuse_and_close(request, client, message, Duration::ZERO);
+        };
+        let shared = Arc::clone(self);
+        place.give(move || shared.refuse_and_close(request, client, message, DISCARDING));
+    }
+
+    fn refuse_and_close(
+        &self,
+        request: Request,
+        client: Client,
+        mut message: Message,
+        patience: Duration,
+    ) {
+        if let Some(held) = self.connections.hold(client) {
+            // All answers before this one have been written, so the socket can be written to past tiny_http. As a rule it
+            // takes an error at once.
+            held.limit_sending(patience.max(WRITING));
             let written = loop {
                 match message.write_to(&mut &held) {
                     Ok(false) => {}
@@ -226,13 +254,62 @@ impl Shared {
             };
             if written.is_ok() {
                 held.shut_down_write();
-                discard(&held);
+                discard(&held, patience);
             }
-            held.shut_down();
         }
-        let void = self.connections.closed(client);
+        self.abandon(client);
         throw_away(request);
-        void.into_iter().for_each(throw_away);
+    }
+}
+
+/// The way to a client that must keep up.
+struct Outflow<'a> {
+    writer: Box<dyn Write + Send>,
+    held: &'a Held,
+    /// How many bytes the client's side has taken, as far as the kernel tells.
+    taken: Option<u64>,
+    pace: Pace,
+}
+
+impl Outflow<'_> {
+    /// So many bytes have gone into the socket.
+    fn look(&mut self, written: usize) -> io::Result<()> {
+        let taken = self.held.taken();
+        let went = match (taken, self.taken) {
+            (Some(now), Some(before)) => now - before,
+            _ => written as u64,
+        };
+        self.taken = taken;
+        self.pace.went(went);
+        if self.pace.left().is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        Ok(())
+    }
+}
+
+impl Write for Outflow<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        loop {
+            match self.writer.write(bytes) {
+                Ok(written) => {
+                    self.look(written)?;
+                    return Ok(written);
+                }
+                // Each attempt waits as long as the socket's own limit says.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.look(0)?,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        loop {
+            match self.writer.flush() {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.look(0)?,
+                other => return other,
+            }
+        }
     }
 }
 
@@ -264,23 +341,45 @@ impl Courtesy<'_> {
     }
 }
 
-/// Gets rid of a request of a connection that has ended; waits for it to end, if it has not.
-fn throw_away(request: Request) {
+/// Gets rid of a request of a connection that has ended, without waiting for anybody.
+pub(super) fn throw_away(mut request: Request) {
     // As tiny_http understood it, whatever we make of the head.
-    if request.body_length().unwrap_or(0) as u64 > DISCARDED {
+    if request.body_length().unwrap_or(0) as u64 > DISCARDED && !skip_body(&mut request) {
         // It would allocate the whole length at once to read the rest, and the process would die of it. So the request
-        // stays, with its thread.
-        mem::forget(request);
-    } else {
-        // Takes its body along, and says nothing, unlike dropping the request.
-        drop(request.into_writer());
+        // stays, with its thread and its descriptors.
+        log::warn!("a request with a huge body keeps a thread until the server stops");
+        return mem::forget(request);
     }
+    // Takes its body along, and says nothing, unlike dropping the request.
+    drop(request.into_writer());
+}
+
+/// Has tiny_http believe that all of the body has been read. It counts down what is left, and so has nothing left to read
+/// when it is done with the request. Says whether that was possible.
+fn skip_body(request: &mut Request) -> bool {
+    let length = request.body_length().unwrap_or(0);
+    let Some(mut expanse) = Expanse::new() else {
+        return false;
+    };
+    let nowhere = expanse.as_slice();
+    if length / nowhere.len() > STEPS {
+        return false;
+    }
+    receive::pretended(|| {
+        let body = request.as_reader();
+        while body.read(nowhere).is_ok_and(|bytes| bytes > 0) {}
+    });
+    true
 }
 
 /// Reads what the client still sends, up to a limit, and throws it away.
-fn discard(mut connection: &Held) {
-    let (started, mut buffer, mut discarded) = (Instant::now(), [0; 16 * 1024], 0);
-    while discarded < DISCARDED && started.elapsed() < DISCARDING {
+fn discard(mut connection: &Held, patience: Duration) {
+    let (deadline, mut buffer, mut discarded) = (Instant::now() + patience, [0; 16 * 1024], 0);
+    while discarded < DISCARDED {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() || !connection.is_readable(left) {
+            return;
+        }
         match connection.read(&mut buffer) {
             Ok(0) | Err(_) => return,
             Ok(bytes) => discarded += bytes as u64,

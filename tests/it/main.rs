@@ -12,6 +12,7 @@ mod browser;
 mod connections;
 mod cors;
 mod durability;
+mod guard;
 mod http;
 mod json;
 mod json_bodies;

@@ -41,7 +41,7 @@ pub(super) enum Code {
     RateLimited,
     /// A fault of the server.
     Internal,
-    /// The store takes no writes.
+    /// The store takes no writes, or there is too much to do.
     ClusterUnavailable,
     /// The store did not answer in time.
     Timeout,

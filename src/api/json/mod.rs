@@ -328,6 +328,10 @@ pub(super) fn refuse(fault: Fault) -> Response {
             let message = format!("The body must not have more than {limit} bytes");
             Error::new(Code::PayloadTooLarge, message).detail("limit", limit)
         }
+        Fault::Overloaded => Error::new(
+            Code::ClusterUnavailable,
+            "The server is overloaded, try again later",
+        ),
         Fault::Internal => Error::new(Code::Internal, "Internal server error"),
     };
     error.into_response()

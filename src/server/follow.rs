@@ -1,0 +1,393 @@
+//! Follows the bytes of a connection as tiny_http reads them, and knows what they are: heads, bodies, chunks.
+//!
+//! tiny_http takes a head of any size, parses ahead without end, and locks itself up for good over a request line of
+//! HTTP/2. So what it is given is looked at first, by the rules that it goes by itself, where these are not those of the
+//! RFC too: a misreading here could end the connection of an honest client. What tiny_http refuses by itself need not be
+//! recognised, since it closes the connection then.
+
+use super::request::READ_BY_TINY_HTTP;
+
+/// The most bytes of a request line with its headers. Other servers allow 8 to 64 KiB.
+pub(super) const HEAD_BYTES: usize = 64 * 1024;
+
+/// The most headers. tiny_http makes 150 bytes of one that has four.
+const HEADERS: usize = 256;
+
+/// The most bytes of the line before a chunk, which says how long it is. It may have extensions, which nobody uses.
+const CHUNK_LINE_BYTES: usize = 4 * 1024;
+
+/// What the next byte is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum At {
+    /// A part of a request line or a header.
+    Head,
+    /// A part of a body of known length, or of a chunk with its line end.
+    Data { left: u64, then: After, came: u64 },
+    /// A part of the line that says how long a chunk is.
+    ChunkLine,
+}
+
+impl At {
+    fn data(left: u64, then: After) -> At {
+        At::Data {
+            left,
+            then,
+            came: 0,
+        }
+    }
+}
+
+/// What comes behind data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum After {
+    /// The next head. With this body, tiny_http hands its request out.
+    HandedOut,
+    /// The next head. The request was handed out before.
+    NextHead,
+    /// Another chunk.
+    NextChunk,
+}
+
+/// What can be told of a head so far.
+#[derive(Default)]
+struct Head {
+    bytes: usize,
+    headers: usize,
+    has_request_line: bool,
+    /// The first `Content-Length`, if there is any, and its number, if it is one.
+    length: Option<Option<u64>>,
+    has_encoding: bool,
+    expects_continue: bool,
+    upgrades: Option<bool>,
+}
+
+/// Follows one connection.
+pub(super) struct Follower {
+    at: At,
+    head: Head,
+    /// The beginning of a line that has not ended yet.
+    line: Vec<u8>,
+    /// Requests that tiny_http has been given whole, as far as it waits for them, and hands out.
+    requests: u64,
+}
+
+/// What a client is in the middle of sending.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sending {
+    /// Nothing, or what is read by others than tiny_http.
+    Nothing,
+    /// A head.
+    Head,
+    /// A body that tiny_http reads, of which so much has come.
+    SmallBody { came: u64 },
+}
+
+impl Follower {
+    pub(super) fn new() -> Follower {
+        Follower {
+            at: At::Head,
+            head: Head::default(),
+            line: Vec::new(),
+            requests: 0,
+        }
+    }
+
+    /// How many requests have come out of tiny_http, or are about to.
+    pub(super) fn requests(&self) -> u64 {
+        self.requests
+    }
+
+    pub(super) fn sending(&self) -> Sending {
+        match self.at {
+            At::Head if self.head.bytes > 0 => Sending::Head,
+            At::Data {
+                then: After::HandedOut,
+                came,
+                ..
+            } => Sending::SmallBody { came },
+            _ => Sending::Nothing,
+        }
+    }
+
+    /// Looks at what has been received. Returns how much of it tiny_http may have: if it is not all, nothing may follow.
+    pub(super) fn follow(&mut self, received: &[u8]) -> usize {
+        let mut rest = received;
+        while !rest.is_empty() {
+            let taken = match self.at {
+                At::Head => self.head_line(rest),
+                At::ChunkLine => self.chunk_line(rest),
+                At::Data { left, then, came } => Some(self.data(left, then, came, rest.len())),
+            };
+            let Some(taken) = taken else {
+                return received.len() - rest.len();
+            };
+            rest = &rest[taken..];
+        }
+        received.len()
+    }
+
+    /// Takes a line, or the part of it that is there. `None` if it must not go on.
+    fn head_line(&mut self, rest: &[u8]) -> Option<usize> {
+        let (taken, whole) = self.line_end(rest);
+        self.head.bytes += taken;
+        if self.head.bytes > HEAD_BYTES {
+            return None;
+        }
+        if !whole {
+            self.line.extend_from_slice(&rest[..taken]);
+            return Some(taken);
+        }
+        let joined;
+        let line = if self.line.is_empty() {
+            &rest[..taken]
+        } else {
+            self.line.extend_from_slice(&rest[..taken]);
+            joined = std::mem::take(&mut self.line);
+            &joined
+        };
+        let line = &line[..line.len() - 2];
+        if !self.head.has_request_line {
+            // Of this tiny_http would wait for itself.
+            if is_too_new(line) {
+                return None;
+            }
+            self.head.has_request_line = true;
+        } else if line.is_empty() {
+            self.end_head();
+        } else {
+            self.head.headers += 1;
+            if self.head.headers > HEADERS {
+                return None;
+            }
+            self.head.note(line);
+        }
+        Some(taken)
+    }
+
+    fn end_head(&mut self) {
+        let head = std::mem::take(&mut self.head);
+        let length = head.length.flatten().unwrap_or(0);
+        let waits =
+            length <= READ_BY_TINY_HTTP && !head.expects_continue && head.upgrades != Some(true);
+        self.at = if head.has_encoding {
+            self.requests += 1;
+            At::ChunkLine
+        } else if length == 0 {
+            self.requests += 1;
+            At::Head
+        } else if waits {
+            At::data(length, After::HandedOut)
+        } else {
+            self.requests += 1;
+            At::data(length, After::NextHead)
+        };
+    }
+
+    fn data(&mut self, left: u64, then: After, came: u64, available: usize) -> usize {
+        let taken = left.min(available as u64);
+        self.at = match then {
+            _ if taken < left => At::Data {
+                left: left - taken,
+                then,
+                came: came + taken,
+            },
+            After::NextChunk => At::ChunkLine,
+            After::NextHead => At::Head,
+            After::HandedOut => {
+                self.requests += 1;
+                At::Head
+            }
+        };
+        taken as usize
+    }
+
+    /// Takes the line before a chunk, or the part of it that is there. `None` if it is too long.
+    fn chunk_line(&mut self, rest: &[u8]) -> Option<usize> {
+        let (taken, whole) = self.line_end(rest);
+        self.line.extend_from_slice(&rest[..taken]);
+        if self.line.len() > CHUNK_LINE_BYTES {
+            return None;
+        }
+        if whole {
+            let line = std::mem::take(&mut self.line);
+            let size = line.split(|&b| b == b';' || b == b'\r').next();
+            let size = size.and_then(|size| std::str::from_utf8(size).ok());
+            // Where it is no number, whoever reads the body finds that out too, and the connection is closed.
+            let size = size.and_then(|size| u64::from_str_radix(size.trim(), 16).ok());
+            let then = match size.unwrap_or(0) {
+                0 => After::NextHead,
+                _ => After::NextChunk,
+            };
+            // Behind the chunk, the empty last one as well, is a line end.
+            let left = size.unwrap_or(0).saturating_add(2);
+            self.at = At::data(left, then);
+        }
+        Some(taken)
+    }
+
+    /// Where the line ends, and whether that is in here. A line feed ends it only behind a carriage return.
+    fn line_end(&self, rest: &[u8]) -> (usize, bool) {
+        let mut before = self.line.last().copied();
+        for (n, &byte) in rest.iter().enumerate() {
+            if byte == b'\n' && before == Some(b'\r') {
+                return (n + 1, true);
+            }
+            before = Some(byte);
+        }
+        (rest.len(), false)
+    }
+}
+
+impl Head {
+    /// Takes note of a header, if it says where the body is.
+    fn note(&mut self, line: &[u8]) {
+        // Few headers begin with these, and looking at the others would cost time.
+        if !matches!(line[0], b'C' | b'c' | b'E' | b'e' | b'T' | b't')
+            && !line[0].is_ascii_whitespace()
+        {
+            return;
+        }
+        let Some((name, value)) = std::str::from_utf8(line)
+            .ok()
+            .and_then(|line| line.trim().split_once(':'))
+        else {
+            return;
+        };
+        let value = value.trim();
+        if name.eq_ignore_ascii_case("Content-Length") {
+            self.length.get_or_insert_with(|| value.parse().ok());
+        } else if name.eq_ignore_ascii_case("Transfer-Encoding") {
+            self.has_encoding = true;
+        } else if name.eq_ignore_ascii_case("Expect") {
+            self.expects_continue = true;
+        } else if name.eq_ignore_ascii_case("Connection") {
+            let upgrades = value.to_ascii_lowercase().contains("upgrade");
+            self.upgrades.get_or_insert(upgrades);
+        }
+    }
+}
+
+/// Whether a request line asks for a version above HTTP/1.1 that tiny_http has heard of.
+fn is_too_new(line: &[u8]) -> bool {
+    let Ok(line) = std::str::from_utf8(line) else {
+        return false;
+    };
+    let version = line.trim().split(' ').nth(2);
+    matches!(version, Some("HTTP/2.0" | "HTTP/3.0"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// How many requests there are in a stream, and what the client is in the middle of at its end; given whole and in
+    /// pieces of any size.
+    fn follow(stream: &str) -> (u64, Sending, usize) {
+        let outcome = |piece: usize| {
+            let (mut follower, mut given) = (Follower::new(), 0);
+            for piece in stream.as_bytes().chunks(piece) {
+                let taken = follower.follow(piece);
+                given += taken;
+                if taken < piece.len() {
+                    break;
+                }
+            }
+            (follower.requests(), follower.sending(), given)
+        };
+        let whole = outcome(stream.len());
+        for piece in [1, 2, 3, 5, 7, 1024] {
+            assert_eq!(
+                outcome(piece).0,
+                whole.0,
+                "in pieces of {piece}: {stream:?}"
+            );
+            assert_eq!(
+                outcome(piece).1,
+                whole.1,
+                "in pieces of {piece}: {stream:?}"
+            );
+        }
+        whole
+    }
+
+    #[test]
+    fn requests_are_told_apart() {
+        let get = "GET /kv/a HTTP/1.1\r\nHost: h\r\n\r\n";
+        let put = "PUT /kv/a HTTP/1.1\r\ncontent-length: 5\r\n\r\n\r\n\r\nv";
+        let chunked = "PUT /kv/a HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n\
+                       5\r\nhello\r\n1;note=x\r\n,\r\n0\r\n\r\n";
+        let large = format!(
+            "PUT /kv/a HTTP/1.1\r\nContent-Length: 5000\r\n\r\n{}",
+            "GET / HTTP/2.0\r\n".repeat(313)
+        );
+        let stream = [get, put, chunked, &large[..large.len() - 8], get, put].concat();
+        assert_eq!(follow(&stream), (6, Sending::Nothing, stream.len()));
+    }
+
+    #[test]
+    fn what_is_being_sent_is_known() {
+        for (stream, sending) in [
+            ("G", Sending::Head),
+            ("GET / HTTP/1.1\r\n", Sending::Head),
+            ("GET / HTTP/1.1\r\n\r", Sending::Head),
+            ("GET / HTTP/1.1\r\n\r\n", Sending::Nothing),
+            ("GET / HTTP/1.1\r\n\r\nG", Sending::Head),
+            (
+                "P / HTTP/1.1\r\nContent-Length: 9\r\n\r\nabc",
+                Sending::SmallBody { came: 3 },
+            ),
+            (
+                "P / HTTP/1.1\r\nContent-Length: 9999\r\n\r\nabc",
+                Sending::Nothing,
+            ),
+            (
+                "P / HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 9\r\n\r\n",
+                Sending::Nothing,
+            ),
+        ] {
+            assert_eq!(follow(stream).1, sending, "{stream:?}");
+        }
+    }
+
+    #[test]
+    fn a_request_line_of_http_2_goes_no_further_and_no_other_is_taken_for_one() {
+        for version in ["HTTP/2.0", "HTTP/3.0", "HTTP/2.0 x"] {
+            let earlier = "GET /kv/a HTTP/1.1\r\n\r\n";
+            let (requests, _, given) = follow(&format!("{earlier}GET / {version}\r\n\r\n"));
+            assert_eq!((requests, given), (1, earlier.len()));
+        }
+        for request in [
+            "GET /?HTTP/2.0 HTTP/1.1\r\nX: GET / HTTP/2.0\r\n\r\n",
+            "PUT / HTTP/1.1\r\nContent-Length: 16\r\n\r\nGET / HTTP/2.0\r\n",
+        ] {
+            assert_eq!(follow(request), (1, Sending::Nothing, request.len()));
+        }
+    }
+
+    #[test]
+    fn heads_and_chunk_lines_have_a_limit() {
+        let head =
+            |bytes: usize| format!("GET / HTTP/1.1\r\nX: {}\r\n\r\n", "x".repeat(bytes - 23));
+        assert_eq!(follow(&head(HEAD_BYTES)).0, 1);
+        let (requests, _, given) = follow(&head(HEAD_BYTES + 1));
+        assert_eq!(requests, 0);
+        assert!(given <= HEAD_BYTES);
+        let many = |headers| format!("GET / HTTP/1.1\r\n{}\r\n", "X: y\r\n".repeat(headers));
+        assert_eq!(follow(&many(HEADERS)).0, 1);
+        assert_eq!(follow(&many(HEADERS + 1)).0, 0);
+        let chunked = "PUT /kv/a HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n1;";
+        assert_eq!(
+            follow(&format!("{chunked}{}", "x".repeat(5000))).2,
+            chunked.len() - 2
+        );
+    }
+
+    proptest! {
+        /// Where tiny_http and we read differently, it is not noticed here, but nothing panics, and pieces do not matter.
+        #[test]
+        fn any_bytes_are_followed(stream in "(GET|PUT|[ -~]|\r\n|\r|\n| HTTP/1.1\r\n|Content-Length: [0-9]{1,3}\r\n|Transfer-Encoding: chunked\r\n|\r\n\r\n){1,40}") {
+            follow(&stream);
+        }
+    }
+}
