@@ -21,7 +21,7 @@ use signal_hook::low_level::signal_name;
 
 use threadkv::api::{About, Admitted, Api, Auth, Limits};
 use threadkv::options::{self, Config, Invocation, TokenCommand};
-use threadkv::server::{self, AcceptEnded, Monitor, Parts, Pool, Server, guard};
+use threadkv::server::{self, AcceptEnded, Monitor, Parts, Pool, Server, contain_panic};
 use threadkv::store::{Answer, Store};
 use threadkv::tokens::{self, Token, Tokens};
 
@@ -193,7 +193,7 @@ fn open_store(config: &Config, pool: Pool) -> Result<Store, String> {
             let some: Vec<Answer> = answers.by_ref().take(ANSWERS_A_TASK).collect();
             pool.resume(move || {
                 some.into_iter()
-                    .for_each(|answer| guard(|| answer.deliver()))
+                    .for_each(|answer| contain_panic(|| answer.deliver()))
             });
         }
     };

@@ -26,9 +26,11 @@ use std::time::{Duration, Instant};
 use libc::{c_int, sockaddr, socklen_t};
 
 use super::Shared;
+use super::clock::Tick;
 use super::connections::Connections;
-use super::receive::Inflow;
-use super::sockets::{self, Activity, Held, Unread, peer};
+use super::follow::Sending;
+use super::receive::{Doing, Inflow};
+use super::sockets::{self, Unread, peer};
 use super::transfer::throw_away;
 
 /// How long to wait before looking again for room or for descriptors.
@@ -219,25 +221,16 @@ impl Gate {
 
     /// Closes connections that have been idle longest, for the sake of clients that wait.
     fn evict(&self) {
-        let idle_for = |activity| match activity {
-            Activity::Idle(time) | Activity::Unclear(time) if time >= IDLE => Some(time),
-            Activity::New(time) if time >= FIRST_REQUEST => Some(time),
-            _ => None,
+        let idle_for = |doing: Doing, rested: Tick| {
+            let least = if doing.is_new { FIRST_REQUEST } else { IDLE };
+            let idle_for = doing.last.max(rested).ago();
+            let idle = doing.sending == Sending::Nothing && !doing.waits;
+            (idle && idle_for >= least).then_some(idle_for)
         };
-        let listed = self
-            .shared
-            .connections
-            .list()
-            .into_iter()
-            .filter(|listed| !listed.busy);
-        let mut idle: Vec<_> = listed
-            .filter_map(|it| Some((idle_for(sockets::activity(it.fd, it.client.address))?, it)))
-            .collect();
-        idle.sort_by_key(|(idle_for, _)| Reverse(*idle_for));
-        for (_, listed) in idle.iter().take((self.max_connections / EVICTED).max(1)) {
-            if let Some(held) = Held::new(listed.fd, listed.client.address) {
-                held.shut_down();
-            }
+        let mut idle = self.shared.connections.select(idle_for);
+        idle.sort_by_key(|(_, idle_for)| Reverse(*idle_for));
+        for (listed, _) in idle.iter().take((self.max_connections / EVICTED).max(1)) {
+            listed.close_unless_unread();
         }
     }
 }

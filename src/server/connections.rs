@@ -18,7 +18,7 @@ use tiny_http::Request;
 
 use super::clock::{self, Tick};
 use super::receive::{Doing, Inflow};
-use super::sockets::{Held, cookie, peer};
+use super::sockets::{self, Held, Unread, cookie, peer};
 
 /// All connections, by their client's address, which no two of them share at a time.
 #[derive(Default)]
@@ -77,6 +77,18 @@ pub(super) struct Listed {
     pub(super) busy: bool,
 }
 
+impl Listed {
+    /// Ends the connection, unless the client has sent something that nobody has come to read yet.
+    pub(super) fn close_unless_unread(&self) {
+        let address = self.client.address;
+        if !matches!(sockets::unread(self.fd, address), Unread::For(_))
+            && let Some(held) = Held::new(self.fd, address)
+        {
+            held.shut_down();
+        }
+    }
+}
+
 /// What to do with requests that have come in.
 #[derive(Default)]
 pub(super) struct Entered {
@@ -130,9 +142,9 @@ impl Connections {
     /// Forgets those that tiny_http is done with, and that have nothing under way; returns how many are left.
     pub(super) fn prune(&self) -> usize {
         let mut table = self.lock();
-        table
-            .connections
-            .retain(|_, connection| connection.busy || connection.is_open());
+        table.connections.retain(|_, connection| {
+            connection.busy || connection.is_read() || connection.is_open()
+        });
         table.connections.len()
     }
 
@@ -207,12 +219,9 @@ impl Connections {
         Held::new(fd, client.address)
     }
 
-    /// Those connections without a request under way of which the guard has something to say, which is asked about what the
-    /// client is doing and when it last had a request under way. Forgets those that tiny_http is done with.
-    pub(super) fn select(
-        &self,
-        overdue: impl Fn(Doing, Tick) -> Option<&'static str>,
-    ) -> Vec<(Listed, &'static str)> {
+    /// Of the connections without a request under way those of which there is something to say: `judge` is told what the client
+    /// is doing, and when it last had a request under way. Forgets those that tiny_http is done with.
+    pub(super) fn select<T>(&self, judge: impl Fn(Doing, Tick) -> Option<T>) -> Vec<(Listed, T)> {
         let (mut table, mut selected) = (self.lock(), Vec::new());
         table.connections.retain(|address, connection| {
             if connection.busy {
@@ -221,8 +230,8 @@ impl Connections {
             if connection.inflow.has_ended() {
                 return connection.is_open();
             }
-            if let Some(complaint) = overdue(connection.inflow.doing(), connection.rested) {
-                selected.push((connection.listed(*address), complaint));
+            if let Some(judgement) = judge(connection.inflow.doing(), connection.rested) {
+                selected.push((connection.listed(*address), judgement));
             }
             true
         });
@@ -263,6 +272,11 @@ impl Connection {
             fd: self.fd,
             busy: self.busy,
         }
+    }
+
+    /// Whether tiny_http reads from it, so that nobody has to ask the kernel whether it is open.
+    fn is_read(&self) -> bool {
+        self.inflow.is_attended() && !self.inflow.has_ended()
     }
 
     /// Whether tiny_http has not closed it yet. It may have ended all the same, and its descriptors count until then.

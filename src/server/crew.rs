@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
-use super::pool::guard;
+use super::pool::contain_panic;
 
 /// How long a thread stays that has nothing to do.
 const KEPT: Duration = Duration::from_secs(10);
@@ -75,7 +75,7 @@ impl Crew {
     fn work(&self) {
         loop {
             match self.jobs.1.recv_timeout(KEPT) {
-                Ok(job) => guard(job),
+                Ok(job) => contain_panic(job),
                 Err(_) => {
                     let mut counts = self.counts();
                     // Whoever has a place may be about to use it.

@@ -14,7 +14,7 @@ use super::clock::{self, TICK, Tick};
 use super::follow::Sending;
 use super::pace::Patience;
 use super::receive::Doing;
-use super::sockets::{self, Held, Unread};
+use super::sockets::Held;
 
 /// Starts the guard.
 pub(super) fn start(shared: &Arc<Shared>) -> io::Result<()> {
@@ -34,15 +34,13 @@ pub(super) fn start(shared: &Arc<Shared>) -> io::Result<()> {
 impl Shared {
     fn close_overdue(&self) {
         let patience = &self.patience;
-        let overdue = |doing: Doing, rested| complaint(patience, doing, rested);
+        let overdue = |doing: Doing, rested: Tick| complaint(patience, doing, rested);
         for (listed, complaint) in self.connections.select(overdue) {
             let address = listed.client.address;
-            // It may be that only its thread has not come yet.
-            if complaint == IDLE && matches!(sockets::unread(listed.fd, address), Unread::For(_)) {
-                continue;
-            }
-            if let Some(held) = Held::new(listed.fd, address) {
-                log::debug!("{address}: closed: {complaint}");
+            log::debug!("{address}: closing: {complaint}");
+            if complaint == IDLE {
+                listed.close_unless_unread();
+            } else if let Some(held) = Held::new(listed.fd, address) {
                 held.shut_down();
             }
         }

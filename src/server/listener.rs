@@ -21,7 +21,7 @@ use tiny_http::Server as TinyHttp;
 
 use super::accept::Gate;
 use super::connections::Client;
-use super::pool::guard;
+use super::pool::contain_panic;
 use super::transfer::throw_away;
 use super::{Shared, sockets};
 
@@ -203,7 +203,7 @@ fn listen_to(server: &TinyHttp, retired: &AtomicBool, ended: &AcceptEnded, share
         entered.void.into_iter().for_each(throw_away);
         if let Err(too_many) = shared.pool.begin(entered.now) {
             for (request, client) in too_many {
-                guard(|| shared.turn_away(request, client));
+                contain_panic(|| shared.turn_away(request, client));
             }
         }
     }

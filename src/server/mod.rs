@@ -56,7 +56,7 @@ pub use listener::{AcceptEnded, bind};
 pub use monitor::Monitor;
 pub use pace::Patience;
 pub use panics::report_panics;
-pub use pool::{Pool, Tasks, guard};
+pub use pool::{Pool, Tasks, contain_panic};
 pub use request::Head;
 pub use response::{Body, Headers, Response, Stream};
 pub use scheduling::prefer_throughput;
@@ -340,6 +340,17 @@ mod tests {
 
     const TEXT: &str = "text/plain";
 
+    /// Panics after so many parts.
+    struct Panics(usize);
+
+    impl Stream for Panics {
+        fn next_part(&mut self, out: &mut Vec<u8>) -> bool {
+            self.0 = self.0.checked_sub(1).expect("no more parts");
+            out.extend_from_slice(&[b'p'; 10_000]);
+            true
+        }
+    }
+
     /// Answers in ways that the real APIs should not.
     struct Troublesome(Pool);
 
@@ -354,6 +365,12 @@ mod tests {
                 "/panic-early" => panic!("before the body"),
                 "/panic" => Ok(Admission::new(10_000, |_| panic!("with the body"))),
                 "/drop" => Ok(Admission::new(10_000, drop)),
+                "/panic-in-first-part" => Ok(Admission::new(10_000, |call| {
+                    call.answer(Response::new(200, TEXT, Body::Stream(Box::new(Panics(0)))));
+                })),
+                "/panic-in-later-part" => Ok(Admission::new(10_000, |call| {
+                    call.answer(Response::new(200, TEXT, Body::Stream(Box::new(Panics(9)))));
+                })),
                 _ => Ok(Admission::new(10_000, move |mut call: Call| {
                     let body = call.take_body();
                     let later = move || call.answer(Response::new(200, TEXT, Body::Owned(body)));
@@ -401,10 +418,13 @@ mod tests {
         let server = Server::start(parts).unwrap();
         // Bodies at hand and bodies that are not; more panics than there are workers.
         for length in [5, 5000] {
-            for path in ["/panic", "/drop", "/panic-early"] {
+            for path in ["/panic", "/drop", "/panic-early", "/panic-in-first-part"] {
                 let answer = send(address, path, length);
                 assert!(answer.starts_with("HTTP/1.1 500 "), "{path}: {answer}");
             }
+            // What is out cannot be taken back, but it does not look like the end.
+            let answer = send(address, "/panic-in-later-part", length);
+            assert!(answer.starts_with("HTTP/1.1 200 ") && !answer.ends_with("0\r\n\r\n"));
             let answer = send(address, "/later", length);
             assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with(&"v".repeat(length)));
         }

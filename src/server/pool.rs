@@ -21,27 +21,21 @@ use super::Shared;
 use super::connections::Client;
 use super::request::Head;
 
-/// New requests that may wait for a worker. Each connection has one at most, and ten thousand clients that come at once,
-/// as the persistence test of lsfr has it, are not too many. Two workers answer so many in less than half a second.
-const WAITING: usize = 16 * 1024;
+/// What new requests that wait for a worker may weigh together. Each connection has one at most, and ten thousand clients
+/// that come at once, as the persistence test of lsfr has it, are not too many: there is room for 16,000 small requests,
+/// which two workers answer in less than half a second, or for 1,000 with the largest heads.
+const WAITING: usize = 64 * 1024 * 1024;
 
-/// The most bytes of their heads and small bodies: hundreds of kilobytes as a rule, but a head may have 64 KiB.
-const WAITING_BYTES: usize = 64 * 1024 * 1024;
+/// What a request weighs, in bytes, beside those of its head and its small body: about what tiny_http makes of them.
+const WEIGHT: usize = 4 * 1024;
 
 /// New requests, several in one message, since it is waking a worker that costs.
 pub(super) type Batch = Vec<(Request, Client)>;
 
-/// A batch on its way, and how many bytes it has.
+/// A batch on its way, and what it weighs.
 struct Message {
     batch: Batch,
-    bytes: usize,
-}
-
-/// What waits for a worker.
-#[derive(Default)]
-struct Load {
-    requests: AtomicUsize,
-    bytes: AtomicUsize,
+    weight: usize,
 }
 
 /// Going on with something that was waited for elsewhere.
@@ -51,14 +45,15 @@ type Continuation = Box<dyn FnOnce() + Send>;
 #[derive(Clone)]
 pub struct Pool {
     requests: Sender<Message>,
-    load: Arc<Load>,
+    /// What waits for a worker.
+    load: Arc<AtomicUsize>,
     continuations: Sender<Continuation>,
 }
 
 /// The other ends of the queues, from which [`super::Server::start`] feeds the workers.
 pub struct Tasks {
     requests: Receiver<Message>,
-    load: Arc<Load>,
+    load: Arc<AtomicUsize>,
     continuations: Receiver<Continuation>,
 }
 
@@ -66,7 +61,7 @@ impl Pool {
     /// The queues, made ahead of the server since the store answers by way of them.
     pub fn new() -> (Pool, Tasks) {
         let (requests, new) = unbounded();
-        let load = Arc::<Load>::default();
+        let load = Arc::<AtomicUsize>::default();
         let (continuations, under_way) = unbounded();
         (
             Pool {
@@ -83,7 +78,7 @@ impl Pool {
     }
 
     /// Has a worker go on with something that was waited for on another thread, such as answering a [`super::Call`].
-    /// Guard each request in it with [`guard`], if there are several.
+    /// Guard each request in it with [`contain_panic`], if there are several.
     pub fn resume(&self, work: impl FnOnce() + Send + 'static) {
         // Fails only when all workers are gone, and they stay until the process ends.
         let _ = self.continuations.send(Box::new(work));
@@ -94,17 +89,13 @@ impl Pool {
         if batch.is_empty() {
             return Ok(());
         }
-        let bytes = batch.iter().map(|it| Head::of(&it.0).bytes()).sum();
-        let load = &self.load;
-        // Others may add some at the same time, where there is more than one listener: the limits are not that exact.
-        if load.requests.load(Ordering::Relaxed) + batch.len() > WAITING
-            || load.bytes.load(Ordering::Relaxed) + bytes > WAITING_BYTES
-        {
+        let weights = batch.iter().map(|it| WEIGHT + Head::of(&it.0).bytes());
+        let weight = weights.sum();
+        if self.load.fetch_add(weight, Ordering::Relaxed) + weight > WAITING {
+            self.load.fetch_sub(weight, Ordering::Relaxed);
             return Err(batch);
         }
-        load.requests.fetch_add(batch.len(), Ordering::Relaxed);
-        load.bytes.fetch_add(bytes, Ordering::Relaxed);
-        let _ = self.requests.send(Message { batch, bytes }); // as above
+        let _ = self.requests.send(Message { batch, weight }); // as above
         Ok(())
     }
 }
@@ -124,22 +115,21 @@ pub(super) fn start(workers: usize, tasks: &Tasks, shared: &Arc<Shared>) -> io::
 
 fn work(
     requests: &Receiver<Message>,
-    load: &Load,
+    load: &AtomicUsize,
     continuations: &Receiver<Continuation>,
     shared: &Arc<Shared>,
 ) {
     loop {
         select_biased! {
             recv(continuations) -> work => match work {
-                Ok(work) => guard(work),
+                Ok(work) => contain_panic(work),
                 Err(_) => return,
             },
             recv(requests) -> message => match message {
-                Ok(Message { batch, bytes }) => {
-                    load.bytes.fetch_sub(bytes, Ordering::Relaxed);
+                Ok(Message { batch, weight }) => {
+                    load.fetch_sub(weight, Ordering::Relaxed);
                     for (request, client) in batch {
-                        load.requests.fetch_sub(1, Ordering::Relaxed);
-                        guard(|| shared.serve(request, client));
+                        contain_panic(|| shared.serve(request, client));
                     }
                 }
                 Err(_) => return,
@@ -150,6 +140,35 @@ fn work(
 
 /// Runs a piece of work so that a panic in it ends there. The [`super::Call`] it held answers 500 as it is dropped; the
 /// panic itself is reported by the hook of [`super::report_panics`].
-pub fn guard(work: impl FnOnce()) {
+pub fn contain_panic(work: impl FnOnce()) {
     let _ = catch_unwind(AssertUnwindSafe(work));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::server::connections::Connections;
+    use std::net::SocketAddr;
+    use tiny_http::{Header, TestRequest};
+
+    /// A request of some client, with a header of that size.
+    fn batch(header: usize) -> Batch {
+        let header = Header::from_bytes("X", vec![b'x'; header]).unwrap();
+        let request = TestRequest::new()
+            .with_remote_addr(SocketAddr::from(([127, 0, 0, 1], 1)))
+            .with_header(header);
+        Connections::default().enter(vec![request.into()]).now
+    }
+
+    #[test]
+    fn what_waits_for_a_worker_is_bounded_in_requests_and_in_bytes() {
+        let begun = |header: usize| {
+            let (pool, tasks) = Pool::new();
+            let begun = (0..20_000).find(|_| pool.begin(batch(header)).is_err());
+            drop(tasks);
+            begun.unwrap()
+        };
+        assert!((15_000..=16 * 1024).contains(&begun(100)));
+        assert!((1000..=1100).contains(&begun(60_000)));
+    }
 }

@@ -13,9 +13,10 @@
 //! `shutdown`, which tiny_http calls before it closes a descriptor, tells when a number is about to mean something else.
 //! Other sockets of the process are read and shut down as ever.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::os::fd::RawFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, Thread};
@@ -75,31 +76,31 @@ unsafe extern "C" fn recv(
     if manner == Manner::Pretended {
         return length as ssize_t;
     }
-    let Some(inflow) = find(socket) else {
-        return from_kernel(flags);
-    };
-    if inflow.has_ended() {
-        return 0;
-    }
-    let received = match manner {
-        Manner::Waiting => {
-            inflow.hold_back();
-            from_kernel(flags)
+    let from_client = |inflow: &Inflow| {
+        if inflow.has_ended() {
+            return 0;
         }
-        Manner::AtHand => from_kernel(flags | libc::MSG_DONTWAIT),
-        Manner::Paced(pace) => {
-            let paced = receive_paced(socket, pace, || from_kernel(flags | libc::MSG_DONTWAIT));
-            MANNER.set(Manner::Paced(paced.1));
-            paced.0
+        let received = match manner {
+            Manner::AtHand => from_kernel(flags | libc::MSG_DONTWAIT),
+            Manner::Paced(pace) => {
+                receive_paced(socket, pace, || from_kernel(flags | libc::MSG_DONTWAIT))
+            }
+            Manner::Waiting | Manner::Pretended => {
+                inflow.hold_back();
+                from_kernel(flags)
+            }
+        };
+        if received <= 0 {
+            return received;
         }
-        Manner::Pretended => 0,
+        // SAFETY: the kernel has written so many bytes there.
+        let bytes = unsafe { std::slice::from_raw_parts(buffer.cast::<u8>(), received as usize) };
+        inflow.follow(bytes) as ssize_t
     };
-    if received <= 0 {
-        return received;
-    }
-    // SAFETY: the kernel has written so many bytes there.
-    let bytes = unsafe { std::slice::from_raw_parts(buffer.cast::<u8>(), received as usize) };
-    inflow.follow(bytes) as ssize_t
+    // There is nothing in here that panics; if there were, it must not reach a caller that expects C.
+    catch_unwind(AssertUnwindSafe(|| with_inflow(socket, from_client)))
+        .unwrap_or(Some(0))
+        .unwrap_or_else(|| from_kernel(flags))
 }
 
 /// Takes the place of the C library's `shutdown`.
@@ -117,25 +118,22 @@ extern "C" fn shutdown(socket: c_int, how: c_int) -> c_int {
 
 /// Receives what comes in time. Without waiting first, since most of a body is there when it is read.
 #[expect(unsafe_code)]
-fn receive_paced(
-    socket: RawFd,
-    mut pace: Pace,
-    from_kernel: impl Fn() -> ssize_t,
-) -> (ssize_t, Pace) {
+fn receive_paced(socket: RawFd, mut pace: Pace, from_kernel: impl Fn() -> ssize_t) -> ssize_t {
     loop {
         let received = from_kernel();
         if received >= 0 {
             pace.came(received as u64);
-            return (received, pace);
+            MANNER.set(Manner::Paced(pace));
+            return received;
         }
         if io::Error::last_os_error().kind() != io::ErrorKind::WouldBlock {
-            return (received, pace);
+            return received;
         }
         let left = pace.left();
         if left.is_zero() {
             // SAFETY: the place of this thread's error number, which is always there.
             unsafe { *libc::__errno_location() = libc::ETIMEDOUT };
-            return (-1, pace);
+            return -1;
         }
         sockets::readable(socket, left);
     }
@@ -192,15 +190,26 @@ pub(super) struct Inflow {
     state: Mutex<State>,
     /// Whether a thread has come to read.
     attended: AtomicBool,
-    /// Requests that have come out of tiny_http, or are about to.
-    requests: AtomicU64,
-    /// Those of them that have been answered.
-    answered: AtomicU64,
-    /// Bytes read since all that had come before was answered.
-    ahead: AtomicUsize,
     /// Nothing more of it counts.
     ended: AtomicBool,
-    /// The thread that is held back, if any is.
+    /// Requests that have come out of tiny_http, or are about to.
+    requests: AtomicU64,
+    /// How many of them had been answered when the thread that reads looked last.
+    known_answered: AtomicU64,
+    /// Bytes read since all that had come before was known to be answered.
+    ahead: AtomicUsize,
+    /// What workers take note of.
+    answers: Answers,
+}
+
+/// On a cache line of its own: reading goes on on one processor while others answer.
+#[repr(align(64))]
+struct Answers {
+    /// How many requests have been answered.
+    count: AtomicU64,
+    /// Whether the thread that reads is held back.
+    holds: AtomicBool,
+    /// That thread.
     held_back: Mutex<Option<Thread>>,
 }
 
@@ -222,6 +231,8 @@ pub(super) struct Doing {
     pub(super) last: Tick,
     /// Whether it has requests that have not been answered.
     pub(super) waits: bool,
+    /// Whether it has not had any request yet.
+    pub(super) is_new: bool,
 }
 
 impl Inflow {
@@ -234,11 +245,15 @@ impl Inflow {
                 last: now,
             }),
             attended: AtomicBool::new(false),
-            requests: AtomicU64::new(0),
-            answered: AtomicU64::new(0),
-            ahead: AtomicUsize::new(0),
             ended: AtomicBool::new(false),
-            held_back: Mutex::new(None),
+            requests: AtomicU64::new(0),
+            known_answered: AtomicU64::new(0),
+            ahead: AtomicUsize::new(0),
+            answers: Answers {
+                count: AtomicU64::new(0),
+                holds: AtomicBool::new(false),
+                held_back: Mutex::new(None),
+            },
         })
     }
 
@@ -249,8 +264,10 @@ impl Inflow {
 
     /// A request has been answered.
     pub(super) fn answered(&self) {
-        self.answered.fetch_add(1, Ordering::SeqCst);
-        self.wake();
+        self.answers.count.fetch_add(1, Ordering::SeqCst);
+        if self.answers.holds.load(Ordering::SeqCst) && !self.is_ahead(WAITING / 2) {
+            self.wake();
+        }
     }
 
     /// Nothing more is to be read: whoever tries reads the end of the stream.
@@ -266,6 +283,7 @@ impl Inflow {
             since: state.since,
             last: state.last,
             waits: self.waiting() > 0,
+            is_new: state.follower.requests() == 0,
         }
     }
 
@@ -276,7 +294,7 @@ impl Inflow {
 
     /// How many requests have not been answered.
     fn waiting(&self) -> u64 {
-        let answered = self.answered.load(Ordering::SeqCst);
+        let answered = self.answers.count.load(Ordering::SeqCst);
         self.requests
             .load(Ordering::SeqCst)
             .saturating_sub(answered)
@@ -290,21 +308,31 @@ impl Inflow {
 
     /// Waits while too many requests are waiting. Whoever goes on does so with some more in one go.
     fn hold_back(&self) {
-        if !self.is_ahead(WAITING) {
+        // Going by what is known, which is more than are waiting, but costs nothing to look at.
+        let requests = self.requests.load(Ordering::Relaxed);
+        if requests.saturating_sub(self.known_answered.load(Ordering::Relaxed)) < WAITING
+            && self.ahead.load(Ordering::Relaxed) < WAITING_BYTES
+        {
             return;
         }
-        *lock(&self.held_back) = Some(thread::current());
-        while self.is_ahead(WAITING / 2) && !self.has_ended() {
-            thread::park_timeout(HELD_BACK);
+        if self.is_ahead(WAITING) {
+            *lock(&self.answers.held_back) = Some(thread::current());
+            self.answers.holds.store(true, Ordering::SeqCst);
+            while self.is_ahead(WAITING / 2) && !self.has_ended() {
+                thread::park_timeout(HELD_BACK);
+            }
+            self.answers.holds.store(false, Ordering::SeqCst);
         }
-        *lock(&self.held_back) = None;
+        let waiting = self.waiting();
+        self.known_answered
+            .store(requests - waiting.min(requests), Ordering::Relaxed);
+        if waiting == 0 {
+            self.ahead.store(0, Ordering::Relaxed);
+        }
     }
 
     fn wake(&self) {
-        // Is locked by the thread that it holds back for a moment only, and by nobody else.
-        if let Some(thread) = &*lock(&self.held_back)
-            && (!self.is_ahead(WAITING / 2) || self.has_ended())
-        {
+        if let Some(thread) = &*lock(&self.answers.held_back) {
             thread.unpark();
         }
     }
@@ -323,12 +351,10 @@ impl Inflow {
         if !went_on || state.follower.requests() != requests {
             state.since = state.last;
         }
-        if self.waiting() == 0 {
-            self.ahead.store(0, Ordering::Relaxed);
-        }
-        self.ahead.fetch_add(bytes.len(), Ordering::Relaxed);
+        let ahead = self.ahead.load(Ordering::Relaxed);
+        self.ahead.store(ahead + bytes.len(), Ordering::Relaxed);
         self.requests
-            .store(state.follower.requests(), Ordering::SeqCst);
+            .store(state.follower.requests(), Ordering::Release);
         if usable < bytes.len() {
             self.ended.store(true, Ordering::SeqCst);
         }
@@ -360,6 +386,25 @@ fn find(socket: RawFd) -> Option<Arc<Inflow>> {
         *place = Some(inflow);
     }
     place.clone()
+}
+
+thread_local! {
+    /// What this thread has read from last. It still means the same as long as it has not ended, which it has when the
+    /// descriptor is closed.
+    static LATEST: RefCell<Option<(RawFd, Arc<Inflow>)>> = const { RefCell::new(None) };
+}
+
+/// Does something with what comes in by a descriptor; `None` if it is not a client's.
+fn with_inflow<T>(socket: RawFd, read: impl FnOnce(&Inflow) -> T) -> Option<T> {
+    LATEST.with_borrow_mut(|latest| {
+        if !latest
+            .as_ref()
+            .is_some_and(|(number, inflow)| *number == socket && !inflow.has_ended())
+        {
+            *latest = find(socket).map(|inflow| (socket, inflow));
+        }
+        latest.as_ref().map(|(_, inflow)| read(inflow))
+    })
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -148,6 +148,12 @@ impl Held {
         let _ = shutdown(&self.0, Shutdown::Both); // fails if the client was faster
     }
 
+    /// Has what the client has not taken yet forgotten as the connection ends. Otherwise the kernel would keep it for minutes,
+    /// up to some megabytes.
+    pub(super) fn forget_unsent(&self) {
+        let _ = rustix::net::sockopt::set_socket_linger(&self.0, Some(Duration::ZERO));
+    }
+
     /// Tells the client that nothing more is to come.
     pub(super) fn shut_down_write(&self) {
         let _ = shutdown(&self.0, Shutdown::Write);
@@ -281,6 +287,15 @@ mod tests {
         client.read_exact(&mut [0; 6]).unwrap();
         drop(client);
         assert!(matches!(look(&accepted), Activity::Idle(_)));
+    }
+
+    #[test]
+    fn only_tcp_is_described() {
+        let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
+        assert!(are_described(&tcp));
+        assert!(!are_described(
+            &std::net::UdpSocket::bind("127.0.0.1:0").unwrap()
+        ));
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::io::{self, Read, Write};
 use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -36,6 +37,12 @@ const REFUSALS: usize = 64;
 /// shall not cost the memory for one. A worker tries to read bodies up to this size itself.
 const PREALLOCATED: u64 = 64 * 1024;
 
+/// How much memory all bodies that are coming may take together. A single one may always have what its limit says.
+const BODY_BYTES: u64 = 1 << 30;
+
+/// How much of a body is read before it is looked whether there is memory for more.
+const PIECE: u64 = 256 * 1024;
+
 /// How much of a refused body is read and thrown away, so that a client that sends first and reads later gets to read
 /// the answer. Also the most that is left to tiny_http to throw away, for which it allocates as much in one piece.
 const DISCARDED: u64 = 64 * 1024 * 1024;
@@ -58,6 +65,8 @@ const LONGEST_TURN: Duration = Duration::from_millis(5);
 /// The threads that wait for clients.
 pub(super) struct Transfers {
     bodies: Arc<Crew>,
+    /// Bytes of the bodies that are coming.
+    body_bytes: AtomicU64,
     pub(super) answers: Arc<Crew>,
     refusals: Arc<Crew>,
 }
@@ -66,6 +75,7 @@ impl Transfers {
     pub(super) fn new() -> Transfers {
         Transfers {
             bodies: Crew::new("transfer-in", BODIES),
+            body_bytes: AtomicU64::new(0),
             answers: Crew::new("transfer-out", ANSWERS),
             refusals: Crew::new("refuse", REFUSALS),
         }
@@ -126,7 +136,12 @@ impl Shared {
         // One byte over the limit tells that there are more; a declared length is never exceeded.
         let left = declared.unwrap_or(limit + 1) - body.len() as u64;
         let read = receive::paced(Pace::new(self.patience), || {
-            request.as_reader().take(left).read_to_end(&mut body)
+            read_within(
+                &self.transfers.body_bytes,
+                request.as_reader(),
+                left,
+                &mut body,
+            )
         });
         let length = body.len() as u64;
         let fault = match (read, declared) {
@@ -148,6 +163,7 @@ impl Shared {
                 return self.pool.resume(move || handler(call));
             }
             (Err(error), _) if error.kind() == io::ErrorKind::TimedOut => return call.give_up(),
+            (Err(error), _) if error.kind() == io::ErrorKind::OutOfMemory => Fault::Overloaded,
             (Err(error), None) if error.kind() == io::ErrorKind::InvalidInput => {
                 Fault::Malformed("a bad chunk")
             }
@@ -177,6 +193,9 @@ impl Shared {
                 Ok(Ok(())) => shared.done(client),
                 Ok(Err(error)) => {
                     log::debug!("{}: the answer was not taken: {error}", client.address);
+                    if let Some(held) = shared.connections.hold(client) {
+                        held.forget_unsent();
+                    }
                     shared.abandon(client);
                 }
                 // By whoever makes the answer as it goes out. What is out cannot be taken back.
@@ -260,6 +279,38 @@ impl Shared {
         self.abandon(client);
         throw_away(request);
     }
+}
+
+/// Reads up to `left` bytes, as long as all who do so have no more than [`BODY_BYTES`]; else there is an error of the kind
+/// `OutOfMemory`.
+fn read_within(
+    used: &AtomicU64,
+    reader: &mut dyn Read,
+    mut left: u64,
+    body: &mut Vec<u8>,
+) -> io::Result<()> {
+    /// What one body has of it.
+    struct Share<'a>(&'a AtomicU64, u64);
+    impl Drop for Share<'_> {
+        fn drop(&mut self) {
+            self.0.fetch_sub(self.1, Ordering::Relaxed);
+        }
+    }
+    let mut share = Share(used, 0);
+    while left > 0 {
+        let piece = left.min(PIECE);
+        let others = used.fetch_add(piece, Ordering::Relaxed) - share.1;
+        share.1 += piece;
+        if others > 0 && others + share.1 > BODY_BYTES {
+            return Err(io::ErrorKind::OutOfMemory.into());
+        }
+        let read = reader.take(piece).read_to_end(body)? as u64;
+        left -= read;
+        if read < piece {
+            break;
+        }
+    }
+    Ok(())
 }
 
 /// The way to a client that must keep up.
@@ -384,5 +435,24 @@ fn discard(mut connection: &Held, patience: Duration) {
             Ok(0) | Err(_) => return,
             Ok(bytes) => discarded += bytes as u64,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bodies_have_so_much_memory_together_and_one_may_have_more() {
+        let (used, mut body) = (AtomicU64::new(0), Vec::new());
+        let mut read = |left: u64| read_within(&used, &mut io::repeat(1), left, &mut body);
+        read(3 * PIECE + 1).unwrap();
+        assert_eq!(used.load(Ordering::Relaxed), 0);
+        used.store(BODY_BYTES - PIECE, Ordering::Relaxed);
+        read(PIECE).unwrap();
+        let error = read(PIECE + 1).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::OutOfMemory);
+        assert_eq!(used.load(Ordering::Relaxed), BODY_BYTES - PIECE);
+        assert_eq!(body.len() as u64, 3 * PIECE + 1 + PIECE + PIECE);
     }
 }

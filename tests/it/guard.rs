@@ -287,6 +287,9 @@ fn when_too_many_bodies_are_coming_further_ones_get_503_and_small_requests_go_on
     for client in &mut clients {
         client.write(upload);
     }
+    wait_for("all threads for bodies to be taken", || {
+        (server.threads("transfer-in") == 256).then_some(())
+    });
     let started = Instant::now();
     let mut turned_away = server.connect();
     turned_away.write(upload);

@@ -266,6 +266,7 @@ fn every_answer_is_described_and_everything_described_is_answered() {
 
     see_who_is_let_in(&mut description);
     see_who_comes_too_often(&mut description);
+    see_who_is_turned_away(&mut description);
 
     let mut described = BTreeSet::new();
     for (_, _, operation) in description.operations() {
@@ -306,6 +307,36 @@ fn see_who_comes_too_often(description: &mut Description) {
             (answer.status == 429).then_some(answer)
         });
         description.check(&operation, &method, &path, 429, &answer);
+    }
+}
+
+/// Whatever has a body that is still to come is turned away while too many others are coming.
+fn see_who_is_turned_away(description: &mut Description) {
+    let server = Server::start(&["--min-rate=0"]);
+    let mut uploads: Vec<Client> = (0..256).map(|_| server.connect()).collect();
+    for client in &mut uploads {
+        client.write("PUT /kv/a HTTP/1.1\r\nContent-Length: 5000\r\n\r\n");
+    }
+    wait_for("all threads for bodies to be taken", || {
+        (server.threads("transfer-in") == 256).then_some(())
+    });
+    let operations: Vec<(String, String, String)> = description
+        .operations()
+        .iter()
+        .map(|(path, method, operation)| {
+            let id = operation["operationId"].as_str().unwrap();
+            (id.into(), method.to_uppercase(), path.replace("{key}", "a"))
+        })
+        // Which has an answer of its own for this status.
+        .filter(|(id, ..)| id != "getHealth")
+        .collect();
+    for (id, method, path) in operations {
+        let mut client = server.connect();
+        client.write(format!(
+            "{method} {path} HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
+        ));
+        let answer = client.read(&method);
+        description.check(&id, &method, &path, 503, &answer);
     }
 }
 

@@ -1,6 +1,7 @@
 //! A threadkv process under test.
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, unbounded};
+use std::fs;
 use std::io::{BufRead, BufReader};
 use std::mem;
 use std::net::SocketAddr;
@@ -102,6 +103,14 @@ impl Server {
 
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// How many threads of that name the process has.
+    pub fn threads(&self, name: &str) -> usize {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.pid())).unwrap();
+        let names =
+            tasks.filter_map(|task| fs::read_to_string(task.ok()?.path().join("comm")).ok());
+        names.filter(|it| it.trim_end() == name).count()
     }
 
     /// A new connection.
