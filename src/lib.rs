@@ -21,7 +21,8 @@
 //! them together and waits for a signal.
 //!
 //! To read it in the order in which a request flows: `main.rs`, `server/mod.rs`, `server/listener.rs`,
-//! `server/connections.rs`, `server/pool.rs`, `api/mod.rs`, `api/plain.rs`, `store/mod.rs`, `server/call.rs`.
+//! `server/connections.rs`, `server/pool.rs`, `api/mod.rs`, `api/plain.rs`, `store/mod.rs`, `server/call.rs`. What keeps
+//! clients from stopping the server for others is in `server/receive.rs`, `server/transfer.rs` and `server/guard.rs`.
 
 // Tests may; elsewhere a comment has to show why it cannot happen.
 #![cfg_attr(

@@ -352,8 +352,9 @@ fn a_thousand_huge_bodies_leave_nothing_behind() {
         };
         let mut client = server.connect();
         let method = ["PUT", "POST", "GET"][n as usize % 3];
+        let upgrade = ["", "Connection: upgrade\r\n"][usize::from(n % 7 == 0)];
         client.write(format!(
-            "{method} /kv/a HTTP/1.1\r\nContent-Length: {length}\r\n\r\nx"
+            "{method} /kv/a HTTP/1.1\r\n{upgrade}Content-Length: {length}\r\n\r\nx"
         ));
         let status = client.read("PUT").status;
         assert!([405, 413].contains(&status), "{method} {length}: {status}");
