@@ -58,6 +58,8 @@ struct Head {
     length: Option<Option<u64>>,
     has_encoding: bool,
     expects_continue: bool,
+    /// Whether tiny_http answers it by itself, at once: it expects something else.
+    expects_more: bool,
     upgrades: Option<bool>,
 }
 
@@ -109,12 +111,13 @@ impl Follower {
         }
     }
 
-    /// Looks at what has been received. Returns how much of it tiny_http may have: if it is not all, nothing may follow.
-    pub(super) fn follow(&mut self, received: &[u8]) -> usize {
+    /// Looks at what has been received when so many requests had been answered. Returns how much of it tiny_http may have:
+    /// if it is not all, nothing may follow.
+    pub(super) fn follow(&mut self, received: &[u8], answered: u64) -> usize {
         let mut rest = received;
         while !rest.is_empty() {
             let taken = match self.at {
-                At::Head => self.head_line(rest),
+                At::Head => self.head_line(rest, answered),
                 At::ChunkLine => self.chunk_line(rest),
                 At::Data { left, then, came } => Some(self.data(left, then, came, rest.len())),
             };
@@ -127,7 +130,7 @@ impl Follower {
     }
 
     /// Takes a line, or the part of it that is there. `None` if it must not go on.
-    fn head_line(&mut self, rest: &[u8]) -> Option<usize> {
+    fn head_line(&mut self, rest: &[u8], answered: u64) -> Option<usize> {
         let (taken, whole) = self.line_end(rest);
         self.head.bytes += taken;
         if self.head.bytes > HEAD_BYTES {
@@ -153,7 +156,7 @@ impl Follower {
             }
             self.head.has_request_line = true;
         } else if line.is_empty() {
-            self.end_head();
+            self.end_head(answered)?;
         } else {
             self.head.headers += 1;
             if self.head.headers > HEADERS {
@@ -164,8 +167,12 @@ impl Follower {
         Some(taken)
     }
 
-    fn end_head(&mut self) {
+    fn end_head(&mut self, answered: u64) -> Option<()> {
         let head = std::mem::take(&mut self.head);
+        if head.expects_more && self.requests > answered {
+            // The answer would overtake those to the requests before it.
+            return None;
+        }
         let length = head.length.flatten().unwrap_or(0);
         let waits =
             length <= READ_BY_TINY_HTTP && !head.expects_continue && head.upgrades != Some(true);
@@ -181,6 +188,7 @@ impl Follower {
             self.requests += 1;
             At::data(length, After::NextHead)
         };
+        Some(())
     }
 
     fn data(&mut self, left: u64, then: After, came: u64, available: usize) -> usize {
@@ -262,6 +270,7 @@ impl Head {
             self.has_encoding = true;
         } else if name.eq_ignore_ascii_case("Expect") {
             self.expects_continue = true;
+            self.expects_more |= !value.eq_ignore_ascii_case("100-continue");
         } else if name.eq_ignore_ascii_case("Connection") {
             let upgrades = value.to_ascii_lowercase().contains("upgrade");
             self.upgrades.get_or_insert(upgrades);
@@ -293,7 +302,7 @@ mod tests {
         let outcome = |piece: usize| {
             let (mut follower, mut given) = (Follower::new(), 0);
             for piece in stream.as_bytes().chunks(piece) {
-                let taken = follower.follow(piece);
+                let taken = follower.follow(piece, 1);
                 given += taken;
                 if taken < piece.len() {
                     break;
@@ -368,6 +377,17 @@ mod tests {
             "PUT / HTTP/1.1\r\nContent-Length: 16\r\n\r\nGET / HTTP/2.0\r\n",
         ] {
             assert_eq!(follow(request), (1, Sending::Nothing, request.len()));
+        }
+    }
+
+    #[test]
+    fn what_tiny_http_answers_by_itself_comes_behind_no_other_answer() {
+        let get = "GET /kv/a HTTP/1.1\r\n\r\n";
+        for (expected, requests) in [("100-Continue", 3), ("200-ok", 2)] {
+            let expecting = format!("PUT / HTTP/1.1\r\nExpect: {expected}\r\n\r\n");
+            // One request has been answered.
+            assert_eq!(follow(&format!("{get}{get}{expecting}")).0, requests);
+            assert_eq!(follow(&format!("{get}{expecting}")).0, 2);
         }
     }
 

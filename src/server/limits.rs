@@ -7,9 +7,9 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 /// tiny_http duplicates the socket of each connection.
 const DESCRIPTORS_A_CONNECTION: u64 = 2;
 
-/// Descriptors that connections may not have: those of the store's files, and the duplicates taken to look at
-/// connections.
-const RESERVED_DESCRIPTORS: u64 = 512;
+/// Descriptors that connections may not have: those of the store's files, which must be had whatever clients do, and the
+/// duplicates of those who wait for clients. Where there are few altogether, half of them.
+const RESERVED_DESCRIPTORS: u64 = 1280;
 
 /// Threads that connections may not have: our own, those that tiny_http keeps for a while, and other programs'.
 const RESERVED_THREADS: u64 = 1024;
@@ -32,8 +32,8 @@ pub fn raise_descriptor_limit() -> u64 {
 
 /// The most connections that the limits on descriptors and threads leave room for.
 pub fn most_connections(descriptor_limit: u64) -> usize {
-    let descriptors =
-        descriptor_limit.saturating_sub(RESERVED_DESCRIPTORS) / DESCRIPTORS_A_CONNECTION;
+    let reserved = RESERVED_DESCRIPTORS.min(descriptor_limit / 2);
+    let descriptors = (descriptor_limit - reserved) / DESCRIPTORS_A_CONNECTION;
     let threads = most_threads().saturating_sub(RESERVED_THREADS);
     usize::try_from(descriptors.min(threads))
         .unwrap_or(usize::MAX)

@@ -342,7 +342,8 @@ impl Inflow {
         let mut state = lock(&self.state);
         let state = &mut *state;
         let (sending, requests) = (state.follower.sending(), state.follower.requests());
-        let usable = state.follower.follow(bytes);
+        let answered = self.answers.count.load(Ordering::SeqCst);
+        let usable = state.follower.follow(bytes, answered);
         state.last = clock::now();
         let went_on = matches!(
             (sending, state.follower.sending()),

@@ -11,6 +11,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use rustix::net::{Shutdown, getpeername, shutdown};
 
 /// The state of a TCP connection that neither side has begun to close.
@@ -126,7 +127,24 @@ pub(super) fn activity(fd: RawFd, client: SocketAddr) -> Activity {
 }
 
 /// A connection, held by a descriptor of our own, so that it stays the same one whatever its owner does.
-pub(super) struct Held(OwnedFd);
+pub(super) struct Held(Descriptor);
+
+enum Descriptor {
+    Own(OwnedFd),
+    /// The one that tiny_http has, where there is no descriptor left to duplicate it. It stays open as long as a request of
+    /// the connection, or its writer, is there, as it is for most who hold one. For the others it may come to mean
+    /// the connection of another client, which is then closed instead.
+    Lent(BorrowedFd<'static>),
+}
+
+impl AsFd for Held {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match &self.0 {
+            Descriptor::Own(fd) => fd.as_fd(),
+            Descriptor::Lent(fd) => *fd,
+        }
+    }
+}
 
 impl Held {
     /// Takes hold of a client's connection, if that is what the number still means.
@@ -134,59 +152,63 @@ impl Held {
         if fd < 0 {
             return None;
         }
-        let held = rustix::io::fcntl_dupfd_cloexec(borrow(fd), 0).ok()?;
-        (peer(held.as_raw_fd()) == Some(client)).then_some(Held(held))
+        let held = Held(match rustix::io::fcntl_dupfd_cloexec(borrow(fd), 0) {
+            Ok(own) => Descriptor::Own(own),
+            Err(Errno::MFILE | Errno::NFILE | Errno::INVAL) => Descriptor::Lent(borrow(fd)),
+            Err(_) => return None,
+        });
+        (peer(held.as_fd().as_raw_fd()) == Some(client)).then_some(held)
     }
 
     /// Whether the client has begun to close the connection, or has closed it.
     pub(super) fn is_ending(&self) -> bool {
-        tcp_info(self.0.as_fd()).map_or(true, |info| info.tcpi_state != ESTABLISHED)
+        tcp_info(self.as_fd()).map_or(true, |info| info.tcpi_state != ESTABLISHED)
     }
 
     /// Ends it in both directions; threads that wait for it wake up, and read the end of the stream.
     pub(super) fn shut_down(&self) {
-        let _ = shutdown(&self.0, Shutdown::Both); // fails if the client was faster
+        let _ = shutdown(self.as_fd(), Shutdown::Both); // fails if the client was faster
     }
 
     /// Has what the client has not taken yet forgotten as the connection ends. Otherwise the kernel would keep it for minutes,
     /// up to some megabytes.
     pub(super) fn forget_unsent(&self) {
-        let _ = rustix::net::sockopt::set_socket_linger(&self.0, Some(Duration::ZERO));
+        let _ = rustix::net::sockopt::set_socket_linger(self.as_fd(), Some(Duration::ZERO));
     }
 
     /// Tells the client that nothing more is to come.
     pub(super) fn shut_down_write(&self) {
-        let _ = shutdown(&self.0, Shutdown::Write);
+        let _ = shutdown(self.as_fd(), Shutdown::Write);
     }
 
     /// Lets writes wait no longer than that. Holds for everybody who uses the connection.
     pub(super) fn limit_sending(&self, time: Duration) {
         use rustix::net::sockopt::{Timeout, set_socket_timeout};
-        let _ = set_socket_timeout(&self.0, Timeout::Send, Some(time));
+        let _ = set_socket_timeout(self.as_fd(), Timeout::Send, Some(time));
     }
 
     /// How many bytes the other side has taken, its program or its kernel.
     pub(super) fn taken(&self) -> Option<u64> {
-        let info = tcp_info(self.0.as_fd()).ok()?;
+        let info = tcp_info(self.as_fd()).ok()?;
         Some(info.tcpi_bytes_acked)
     }
 
     /// Whether there is something to read before the time is up.
     pub(super) fn is_readable(&self, within: Duration) -> bool {
-        readable(self.0.as_raw_fd(), within)
+        readable(self.as_fd().as_raw_fd(), within)
     }
 }
 
 impl io::Read for &Held {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        Ok(rustix::io::read(&self.0, buffer)?)
+        Ok(rustix::io::read(self.as_fd(), buffer)?)
     }
 }
 
 impl io::Write for &Held {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         Ok(rustix::net::send(
-            &self.0,
+            self.as_fd(),
             bytes,
             rustix::net::SendFlags::NOSIGNAL,
         )?)
