@@ -21,10 +21,14 @@ const CHUNK_LINE_BYTES: usize = 4 * 1024;
 enum At {
     /// A part of a request line or a header.
     Head,
-    /// A part of a body of known length, or of a chunk with its line end.
+    /// A part of a body of known length, or of a chunk.
     Data { left: u64, then: After, came: u64 },
     /// A part of the line that says how long a chunk is.
     ChunkLine,
+    /// A part of the line end behind a chunk.
+    ChunkEnd { came: usize, then: After },
+    /// Nothing that tiny_http may have: whoever reads the body stops here, and tiny_http would take the rest for a head.
+    Beyond,
 }
 
 impl At {
@@ -119,6 +123,8 @@ impl Follower {
             let taken = match self.at {
                 At::Head => self.head_line(rest, answered),
                 At::ChunkLine => self.chunk_line(rest),
+                At::ChunkEnd { came, then } => Some(self.chunk_end(came, then, rest[0])),
+                At::Beyond => None,
                 At::Data { left, then, came } => Some(self.data(left, then, came, rest.len())),
             };
             let Some(taken) = taken else {
@@ -199,7 +205,7 @@ impl Follower {
                 then,
                 came: came + taken,
             },
-            After::NextChunk => At::ChunkLine,
+            After::NextChunk => At::ChunkEnd { came: 0, then },
             After::NextHead => At::Head,
             After::HandedOut => {
                 self.requests += 1;
@@ -218,19 +224,31 @@ impl Follower {
         }
         if whole {
             let line = std::mem::take(&mut self.line);
-            let size = line.split(|&b| b == b';' || b == b'\r').next();
+            let line = &line[..line.len() - 2];
+            let size = line.split(|&b| b == b';').next();
             let size = size.and_then(|size| std::str::from_utf8(size).ok());
-            // Where it is no number, whoever reads the body finds that out too, and the connection is closed.
             let size = size.and_then(|size| u64::from_str_radix(size.trim(), 16).ok());
-            let then = match size.unwrap_or(0) {
-                0 => After::NextHead,
-                _ => After::NextChunk,
+            self.at = match size {
+                _ if line.contains(&b'\r') => At::Beyond,
+                None => At::Beyond,
+                Some(0) => At::ChunkEnd {
+                    came: 0,
+                    then: After::NextHead,
+                },
+                Some(size) => At::data(size, After::NextChunk),
             };
-            // Behind the chunk, the empty last one as well, is a line end.
-            let left = size.unwrap_or(0).saturating_add(2);
-            self.at = At::data(left, then);
         }
         Some(taken)
+    }
+
+    fn chunk_end(&mut self, came: usize, then: After, byte: u8) -> usize {
+        self.at = match (byte == b"\r\n"[came], came, then) {
+            (false, ..) => At::Beyond,
+            (true, 0, _) => At::ChunkEnd { came: 1, then },
+            (true, _, After::NextHead) => At::Head,
+            (true, ..) => At::ChunkLine,
+        };
+        1
     }
 
     /// Where the line ends, and whether that is in here. A line feed ends it only behind a carriage return.
@@ -388,6 +406,29 @@ mod tests {
             // One request has been answered.
             assert_eq!(follow(&format!("{get}{get}{expecting}")).0, requests);
             assert_eq!(follow(&format!("{get}{expecting}")).0, 2);
+        }
+    }
+
+    #[test]
+    fn nothing_goes_beyond_where_the_reader_of_chunks_stops() {
+        let head = "PUT /kv/a HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n";
+        for bad in [
+            "zz\r\n",
+            "-1\r\n",
+            "\r\n",
+            "5\rxA / HTTP/2.0\r\n",
+            "5\r\nhello5\r\n".trim_end(),
+            "5\r\nhelloX",
+            "5\r\nhello\rX",
+            "0\r\nX",
+            "A / HTTP/2.0\r\n",
+        ] {
+            let stream = format!("{head}{bad}\r\nA / HTTP/2.0\r\n\r\n");
+            let (requests, _, given) = follow(&stream);
+            assert_eq!(requests, 1);
+            // No more than makes whoever reads it notice.
+            assert!(given <= head.len() + bad.len(), "{bad:?}");
+            assert!(given > head.len());
         }
     }
 

@@ -73,8 +73,10 @@ unsafe extern "C" fn recv(
         received as ssize_t
     };
     let manner = MANNER.get();
-    if manner == Manner::Pretended {
-        return length as ssize_t;
+    match manner {
+        Manner::Pretended => return length as ssize_t,
+        Manner::AtEnd => return 0,
+        _ => {}
     }
     let from_client = |inflow: &Inflow| {
         if inflow.has_ended() {
@@ -85,7 +87,7 @@ unsafe extern "C" fn recv(
             Manner::Paced(pace) => {
                 receive_paced(socket, pace, || from_kernel(flags | libc::MSG_DONTWAIT))
             }
-            Manner::Waiting | Manner::Pretended => {
+            Manner::Waiting | Manner::Pretended | Manner::AtEnd => {
                 inflow.hold_back();
                 from_kernel(flags)
             }
@@ -150,6 +152,8 @@ enum Manner {
     Paced(Pace),
     /// Not at all: as if as much had come as was asked for.
     Pretended,
+    /// Not at all: as if the client had sent all that it ever will.
+    AtEnd,
 }
 
 thread_local! {
@@ -169,6 +173,11 @@ pub(super) fn paced<T>(pace: Pace, read: impl FnOnce() -> T) -> T {
 /// Does not read from the client; every buffer counts as filled, with what was in it before.
 pub(super) fn pretended<T>(read: impl FnOnce() -> T) -> T {
     in_manner(Manner::Pretended, read)
+}
+
+/// Reads what is in tiny_http's buffers, and then the end of the stream.
+pub(super) fn at_end<T>(read: impl FnOnce() -> T) -> T {
+    in_manner(Manner::AtEnd, read)
 }
 
 fn in_manner<T>(manner: Manner, read: impl FnOnce() -> T) -> T {

@@ -401,6 +401,11 @@ pub(super) fn throw_away(mut request: Request) {
         log::warn!("a request with a huge body keeps a thread until the server stops");
         return mem::forget(request);
     }
+    let chunked = Head::of(&request).header("Transfer-Encoding").is_some();
+    if chunked {
+        // What has been read of it already, tiny_http would take for the next request.
+        let _ = receive::at_end(|| io::copy(request.as_reader(), &mut io::sink()));
+    }
     // Takes its body along, and says nothing, unlike dropping the request.
     drop(request.into_writer());
 }
