@@ -1,11 +1,14 @@
 //! What threadkv promises, checked from outside: the real binary, real sockets, one file a promise.
 
+mod bystander;
 mod client;
+mod crowd;
 mod description;
 mod directory;
 mod page;
 mod process;
 mod tokens;
+mod usage;
 
 mod access;
 mod browser;
@@ -13,6 +16,12 @@ mod connections;
 mod cors;
 mod durability;
 mod guard;
+mod hostile_descriptors;
+mod hostile_heads;
+mod hostile_lengths;
+mod hostile_options;
+mod hostile_overload;
+mod hostile_slow;
 mod http;
 mod json;
 mod json_bodies;

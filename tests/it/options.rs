@@ -14,7 +14,7 @@ fn run(options: &[&str]) -> Output {
 
 /// One clear line on stderr, status 1, no panic.
 #[track_caller]
-fn expect_mistake(options: &[&str], named: &str) {
+pub fn expect_mistake(options: &[&str], named: &str) {
     let output = run(options);
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1), "{stderr}");

@@ -1,0 +1,95 @@
+//! Descriptors and connections run out: whoever is served already stays served, and it is over when they are back.
+
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
+
+use crate::bystander::Bystander;
+use crate::client::Client;
+use crate::connections::raise_own_limit;
+use crate::process::{Server, wait_for};
+use crate::usage::{Usage, wait_for_descriptors};
+
+/// From now on the process may have so many descriptors; it keeps those that it has.
+fn limit_descriptors(server: &Server, limit: u64) {
+    let pid = Pid::from_raw(server.pid() as i32);
+    let maximum = prlimit(
+        pid,
+        Resource::Nofile,
+        Rlimit {
+            current: Some(limit),
+            maximum: Some(raise_own_limit()),
+        },
+    );
+    maximum.unwrap();
+}
+
+#[test]
+fn without_descriptors_connections_are_served_that_there_are() {
+    let server = Server::start(&[]);
+    let bystander = Bystander::start(&server);
+    let mut uploader = server.connect();
+    uploader.send("PUT", "/kv/a", "v").expect(200, "");
+    let before = Usage::of(&server);
+    limit_descriptors(&server, 10);
+    // These are in the kernel's queue, and the server has no descriptor to take them with.
+    let mut newcomers: Vec<Client> = (0..100).map(|_| server.connect()).collect();
+    for newcomer in &mut newcomers {
+        newcomer.write("GET /kv/a HTTP/1.1\r\n\r\n");
+    }
+    bystander.is_served();
+    // Whatever takes another way than small requests.
+    let value = "v".repeat(200_000);
+    uploader.send("PUT", "/kv/b", &value).expect(200, "");
+    uploader.write("PUT /kv/c HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n");
+    uploader.write("5\r\nhello\r\n0\r\n\r\n");
+    uploader.read("PUT").expect(200, "");
+    uploader.send("GET", "/kv/b", "").expect(200, &value);
+    let mut absurd = uploader;
+    absurd.write("PUT /kv/a HTTP/1.1\r\nContent-Length: 99999999999999\r\n\r\n");
+    absurd.read("PUT").expect(413, "value too large\n");
+    absurd.expect_end();
+    bystander.is_served();
+    limit_descriptors(&server, raise_own_limit());
+    for newcomer in &mut newcomers {
+        newcomer.read("GET").expect(200, "v");
+    }
+    drop((newcomers, absurd));
+    server.get("/kv/a").expect(200, "v");
+    bystander.end();
+    wait_for_descriptors(&server, &before);
+}
+
+#[test]
+fn connections_that_are_taken_by_the_slow_come_free_for_others() {
+    let server = Server::start(&[
+        "--max-connections=50",
+        "--head-timeout=1",
+        "--idle-timeout=1",
+        "--transfer-timeout=2",
+    ]);
+    server.put("/kv/a", "v").expect(200, "");
+    let bystander = Bystander::start(&server);
+    let mut slow: Vec<Client> = Vec::new();
+    for request in [
+        "",
+        "GET /kv/a HTTP/1.1\r\nX:",
+        "PUT /kv/a HTTP/1.1\r\nContent-Length: 5000\r\n\r\nv",
+        "PUT /kv/a HTTP/1.1\r\nContent-Length: 500\r\n\r\nv",
+    ] {
+        for _ in 0..50 {
+            let mut client = server.connect();
+            client.write(request);
+            slow.push(client);
+        }
+    }
+    // Behind all of them.
+    server.get("/kv/a").expect(200, "v");
+    bystander.end();
+    drop(slow);
+    wait_for("room for everybody", || {
+        let mut clients: Vec<Client> = (0..40).map(|_| server.connect()).collect();
+        clients
+            .iter_mut()
+            .all(|client| client.send("GET", "/kv/a", "").status == 200)
+            .then_some(())
+    });
+}

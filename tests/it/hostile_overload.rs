@@ -1,0 +1,219 @@
+//! More than the server can do at once: it says so, at once, and goes on with what it can do.
+
+use std::io::Write;
+use std::net::TcpStream;
+use std::thread;
+use std::time::Duration;
+
+use crate::bystander::Bystander;
+use crate::client::{Client, Response};
+use crate::crowd::never_reader;
+use crate::process::{Server, wait_for};
+use crate::usage::{Usage, expect_peak, forget_peak, wait_for_descriptors};
+
+/// No server has so many threads for transfers.
+const MORE_THAN_TRANSFERS: usize = 2000;
+
+/// More than sockets hold.
+const LARGE: usize = 5_000_000;
+
+/// A server on which nothing is ended for being slow.
+fn start() -> Server {
+    Server::start(&["--transfer-timeout=86400", "--min-rate=0"])
+}
+
+/// Checks that this is the answer of a server that has too much to do, in the style of either API.
+#[track_caller]
+fn expect_overload(answer: &Response) {
+    assert_eq!(answer.status, 503, "{:.100}", answer.text());
+    let seconds = answer.header("retry-after").expect("when to come back");
+    assert!(seconds.parse::<u32>().is_ok_and(|seconds| seconds >= 1));
+    if answer.header("content-type") == Some("application/json") {
+        assert_eq!(answer.json()["error"]["code"], "CLUSTER_UNAVAILABLE");
+    } else {
+        let text = answer.text();
+        assert_eq!(text.lines().count(), 1, "{text}");
+        assert!(text.ends_with('\n'), "{text}");
+    }
+}
+
+/// Takes all transfer threads, with uploads that do not go on.
+fn fill_with_uploads(server: &Server) -> Vec<Client> {
+    let mut uploads = Vec::new();
+    while uploads.len() < MORE_THAN_TRANSFERS {
+        let mut client = server.connect();
+        client
+            .write("PUT /kv/slow HTTP/1.1\r\nContent-Length: 5000\r\nExpect: 100-continue\r\n\r\n");
+        // Either it is wanted, or there is no room.
+        let answer = client.read("PUT");
+        if answer.status != 100 {
+            expect_overload(&answer);
+            return uploads;
+        }
+        uploads.push(client);
+    }
+    panic!("room for {MORE_THAN_TRANSFERS} uploads");
+}
+
+#[test]
+fn when_uploads_take_all_transfer_threads_newcomers_are_told_and_small_requests_go_on() {
+    let server = start();
+    server.put("/kv/large", "v".repeat(LARGE)).expect(200, "");
+    let bystander = Bystander::start(&server);
+    let uploads = fill_with_uploads(&server);
+    assert!(uploads.len() >= 8, "room for {} uploads", uploads.len());
+    // Both APIs, bodies that are sent whole before the answer is looked for, and a part of one in chunks.
+    for _ in 0..20 {
+        let value = "v".repeat(200_000);
+        expect_overload(&server.put("/kv/b", &value));
+        let answer = server.put("/api/v1/kv/b", format!(r#"{{"value":"{value}"}}"#));
+        answer.json();
+        expect_overload(&answer);
+        let mut client = server.connect();
+        client.write("PUT /kv/b HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n");
+        client.write("5\r\nhello\r\n");
+        expect_overload(&client.read("PUT"));
+        server.put("/kv/small", "v").expect(200, "");
+        server.get("/kv/small").expect(200, "v");
+    }
+    server.get("/kv/b").expect(404, "key not found\n");
+    bystander.is_served();
+    // Whoever had begun may go on.
+    for mut upload in uploads {
+        upload.write("v".repeat(5000));
+        upload.read("PUT").expect(200, "");
+    }
+    wait_for("transfer threads to be free", || {
+        (server.put("/kv/b", "v".repeat(50_000)).status == 200).then_some(())
+    });
+    assert_eq!(server.get("/kv/large").body.len(), LARGE);
+    bystander.end();
+}
+
+#[test]
+fn when_answers_take_all_transfer_threads_newcomers_are_told_and_small_requests_go_on() {
+    let server = start();
+    server.put("/kv/large", "v".repeat(LARGE)).expect(200, "");
+    server
+        .put("/kv/middling", "v".repeat(100_000))
+        .expect(200, "");
+    let bystander = Bystander::start(&server);
+    let before = Usage::of(&server);
+    forget_peak(&server);
+    let mut readers: Vec<TcpStream> = Vec::new();
+    // With all threads taken, one that reads is told; several times, since its own thread may just have been free.
+    let mut told = 0;
+    while told < 5 {
+        assert!(readers.len() < MORE_THAN_TRANSFERS);
+        readers.push(never_reader(server.address, "GET /kv/large HTTP/1.1\r\n\r\n").unwrap());
+        let answer = server.get("/kv/middling");
+        if answer.status == 200 {
+            assert_eq!(answer.body.len(), 100_000);
+            told = 0;
+        } else {
+            expect_overload(&answer);
+            told += 1;
+        }
+    }
+    for _ in 0..20 {
+        expect_overload(&server.get("/kv/large"));
+        expect_overload(&server.get("/api/v1/kv/large"));
+        server.put("/kv/small", "v").expect(200, "");
+        server.get("/kv/small").expect(200, "v");
+    }
+    bystander.is_served();
+    // The value is there once, however many wait for it.
+    expect_peak(&server, &before, 64 << 20);
+    drop(readers);
+    wait_for("transfer threads to be free", || {
+        (server.get("/kv/large").status == 200).then_some(())
+    });
+    bystander.end();
+    wait_for_descriptors(&server, &before);
+}
+
+/// What came in while the server stood still is more than it wants to keep waiting, or is not. No request is lost, and
+/// none is carried out that was refused.
+#[test]
+fn every_request_of_a_flood_is_answered_or_refused() {
+    const CLIENTS: usize = 200;
+    const EACH: usize = 100;
+    let server = Server::start(&["--workers", "1"]);
+    let bystander = Bystander::start(&server);
+    server.signal("-STOP");
+    let mut clients: Vec<Client> = (0..CLIENTS).map(|_| server.connect()).collect();
+    for (n, client) in clients.iter_mut().enumerate() {
+        let request = |i| format!("PUT /kv/flood:{n}:{i} HTTP/1.1\r\nContent-Length: 1\r\n\r\nv");
+        client.write((0..EACH).map(request).collect::<String>());
+    }
+    server.signal("-CONT");
+    let mut check = server.connect();
+    let mut refused = 0;
+    for (n, client) in clients.iter_mut().enumerate() {
+        for i in 0..EACH {
+            let key = format!("/kv/flood:{n}:{i}");
+            match client.try_read("PUT") {
+                Ok(answer) if answer.status == 200 => {
+                    check.send("GET", &key, "").expect(200, "v");
+                }
+                Ok(answer) => {
+                    expect_overload(&answer);
+                    check.send("GET", &key, "").expect(404, "key not found\n");
+                    refused += 1;
+                }
+                Err(error) => {
+                    // Only after a refusal a connection may end.
+                    assert!(refused > 0, "{error} before request {i} of client {n}");
+                    break;
+                }
+            }
+        }
+    }
+    bystander.end();
+    assert_eq!(server.get("/kv/flood:0:0").status, 200);
+}
+
+/// Sends as many of these as the server takes, and reads nothing.
+fn pipeline(server: &Server, request: &str, most: usize) -> TcpStream {
+    let mut stream = never_reader(server.address, "").unwrap();
+    stream
+        .set_write_timeout(Some(Duration::from_secs(1)))
+        .unwrap();
+    let many = request.repeat(1000);
+    let mut sent = 0;
+    while sent < most {
+        match stream.write(many.as_bytes()) {
+            Ok(bytes) => sent += bytes,
+            Err(_) => break, // it takes no more, or not from us
+        }
+    }
+    stream
+}
+
+#[test]
+fn whoever_pipelines_without_end_and_does_not_read_harms_only_itself() {
+    for request in [
+        "GET /kv/value HTTP/1.1\r\n\r\n",
+        "GET /kv/none HTTP/1.1\r\n\r\n",
+        "PUT /kv/put HTTP/1.1\r\nContent-Length: 1\r\n\r\nv",
+        "GET /api/v1/status HTTP/1.1\r\n\r\n",
+        "GET /kv/large HTTP/1.1\r\n\r\n",
+    ] {
+        let server = Server::start(&["--workers", "2"]);
+        server.put("/kv/value", "v".repeat(10_000)).expect(200, "");
+        server.put("/kv/large", "v".repeat(LARGE)).expect(200, "");
+        let bystander = Bystander::start(&server);
+        let before = Usage::of(&server);
+        forget_peak(&server);
+        let hogs: Vec<TcpStream> = thread::scope(|scope| {
+            let hog = |_| scope.spawn(|| pipeline(&server, request, 8 << 20));
+            let hogs: Vec<_> = (0..3).map(hog).collect();
+            hogs.into_iter().map(|hog| hog.join().unwrap()).collect()
+        });
+        bystander.is_served();
+        expect_peak(&server, &before, 48 << 20);
+        drop(hogs);
+        wait_for_descriptors(&server, &before);
+        bystander.end();
+    }
+}
