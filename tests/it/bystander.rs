@@ -86,6 +86,13 @@ impl Log {
     pub fn requests(&self) -> usize {
         self.times.len()
     }
+
+    /// What that part of all requests took at most.
+    pub fn quantile(&self, part: f64) -> Duration {
+        let at = (self.times.len() as f64 * part) as usize;
+        let time = self.times.get(at).or(self.times.last());
+        Duration::from_micros(time.copied().unwrap_or(0).into())
+    }
 }
 
 /// One connection of a bystander, until told to stop. Comes back where it has failed.

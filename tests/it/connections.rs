@@ -11,7 +11,7 @@ use crate::process::{Server, is_root};
 const DESCRIPTORS: u64 = 20_000;
 
 /// A server with that limit on descriptors.
-fn start_with_descriptors(limit: u64, options: &[&str]) -> Server {
+pub fn start_with_descriptors(limit: u64, options: &[&str]) -> Server {
     let mut command = Command::new("sh");
     let script = format!("ulimit -n {limit} && exec \"$0\" --port 0 \"$@\"");
     command

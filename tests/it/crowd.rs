@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::net::{AddressFamily, SocketType, connect, socket, sockopt};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketType, bind, connect, socket, sockopt};
 
 use crate::process::PATIENCE;
 
@@ -142,6 +143,18 @@ impl Member {
         last.get(..3)
             .and_then(|status| status.parse().ok())
             .unwrap_or(0)
+    }
+}
+
+/// Begins to connect from another address of this machine.
+pub fn begin_to_connect(source: Ipv4Addr, address: SocketAddr) -> std::io::Result<TcpStream> {
+    let socket = socket(AddressFamily::INET, SocketType::STREAM, None)?;
+    bind(&socket, &SocketAddr::from((source, 0)))?;
+    let stream = TcpStream::from(socket);
+    stream.set_nonblocking(true)?;
+    match connect(&stream, &address) {
+        Ok(()) | Err(Errno::INPROGRESS) => Ok(stream),
+        Err(error) => Err(error.into()),
     }
 }
 

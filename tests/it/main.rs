@@ -40,4 +40,5 @@ mod reclaim;
 mod run_sh;
 mod shutdown;
 mod slow_disk;
+mod soak;
 mod values;
