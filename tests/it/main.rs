@@ -15,6 +15,7 @@ mod browser;
 mod connections;
 mod cors;
 mod durability;
+mod fuzz;
 mod guard;
 mod hostile_descriptors;
 mod hostile_heads;
