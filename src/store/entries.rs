@@ -65,9 +65,13 @@ impl Entries {
         Some(old)
     }
 
-    /// All of them, in no order.
-    pub(super) fn iter(&self) -> hash_map::Iter<'_, Key, Entry> {
-        self.entries.iter()
+    /// How many there are that have not expired, and the bytes of their keys and values.
+    pub(super) fn live(&self) -> (usize, usize) {
+        let bytes = |key: &Key| key.as_str().len() + self.entries[key].value.as_str().len();
+        let (keys, expired) = self
+            .expired()
+            .fold((0, 0), |(keys, sum), key| (keys + 1, sum + bytes(key)));
+        (self.len() - keys, self.bytes - expired)
     }
 
     /// How many there are, those that have expired and are still here included.

@@ -128,13 +128,7 @@ impl Store {
     /// They are fetched as the iterator goes on, some at a time, so that nobody waits for a long listing. It holds all
     /// keys that are there from its beginning to its end; those put or removed meanwhile it may hold or not.
     pub fn list(&self, prefix: String, after: Option<String>) -> Listing {
-        Listing {
-            map: Arc::clone(&self.committer.map),
-            prefix,
-            next: Some(after.map_or(Bound::Unbounded, Bound::Excluded)),
-            step: FIRST_STEP,
-            fetched: Vec::new().into_iter(),
-        }
+        Listing::of(&self.committer.map, prefix, after)
     }
 
     /// How much the store holds.
@@ -191,6 +185,18 @@ pub struct Listing {
     /// How many keys to fetch next.
     step: usize,
     fetched: std::vec::IntoIter<(Key, Entry)>,
+}
+
+impl Listing {
+    fn of(map: &Arc<Map>, prefix: String, after: Option<String>) -> Listing {
+        Listing {
+            map: Arc::clone(map),
+            prefix,
+            next: Some(after.map_or(Bound::Unbounded, Bound::Excluded)),
+            step: FIRST_STEP,
+            fetched: Vec::new().into_iter(),
+        }
+    }
 }
 
 impl Iterator for Listing {

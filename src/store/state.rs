@@ -40,17 +40,6 @@ impl<'a> Staged<'a> {
         }
     }
 
-    /// Changes nothing, and yet everything is among the changes.
-    pub(super) fn write_anew(&mut self) {
-        let live = self.base.iter().filter(|(_, entry)| entry.is_live());
-        self.changes = Changes {
-            cleared: true,
-            entries: live
-                .map(|(key, entry)| (key.clone(), Some(entry.clone())))
-                .collect(),
-        };
-    }
-
     pub(super) fn into_changes(self) -> Changes {
         self.changes
     }

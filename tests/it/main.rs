@@ -12,6 +12,7 @@ mod usage;
 
 mod access;
 mod browser;
+mod checkpoints;
 mod connections;
 mod cors;
 mod durability;

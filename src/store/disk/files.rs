@@ -3,53 +3,47 @@
 //! ```text
 //! DIR/threadkv.lock     held by the process that uses the directory
 //! DIR/threadkv.format   the version of what follows
-//! DIR/store/            a fjall database
+//! DIR/store/            a fjall database: the last checkpoint
+//! DIR/log/              what has changed since, see [`super::log`]
 //! ```
 //!
-//! The entries are in a keyspace of the database that is named after a generation, `entries-0` at first. Clearing the
-//! store begins the next generation: one write to the keyspace `meta`, in the same batch as whatever comes after the
-//! clear. The old keyspace is deleted afterwards; after a crash in between, when the store is opened.
+//! The entries of a checkpoint are in a keyspace of the database that is named after a generation, `entries-0` at first.
+//! One write to the keyspace `meta` makes another one count, with the place in the log from which on it has to be carried
+//! out on that. The old keyspace and the log before that place are deleted afterwards; after a crash in between, when the
+//! store is opened.
 
 use std::any::Any;
 use std::fmt;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use fjall::compaction::Leveled;
 use fjall::config::{BlockSizePolicy, FilterPolicy};
 use fjall::{Database as Fjall, Keyspace, KeyspaceCreateOptions, PersistMode};
 
 use super::super::entries::Entries;
 use super::super::state::Changes;
-use super::super::{Entry, Key};
+use super::super::{Entry, Key, Map};
+use super::checkpoint::Checkpointer;
+use super::log::{self as change_log, Log, Start};
 use super::{Durability, journals, manifest, record};
 
 /// The version of everything in the directory. To be raised with any change that this code could not read.
-const FORMAT: &str = "threadkv 1\n";
+const FORMAT: &str = "threadkv 2\n";
 
-/// The key in `meta` under which the number of the current generation is: 8 bytes, little-endian.
-const GENERATION: &str = "generation";
+/// The key in `meta` under which the checkpoint is that counts: its generation, the number of the first file of the log
+/// behind it, and the number of the first batch in that, 8 bytes each, little-endian.
+const CHECKPOINT: &str = "checkpoint";
 
 /// Names of keyspaces that hold entries; the generation follows.
 const ENTRIES: &str = "entries-";
 
-/// Entries in fjall's memory before they are sorted into a file. They are in the map as well, so less than its 64 MiB;
-/// from 4 to 64 MiB the rate of writes was the same within the noise, and the space on disk grew.
-const MEMTABLE_BYTES: u64 = 16 << 20;
-
-/// How many of the sorted files that tables in memory become are merged into the rest at a time. More of them mean less
-/// merging and more space that is taken up by what was overwritten.
-const FILES_BEFORE_MERGE: u8 = 8;
-
 /// What is read from a file at a time.
 const BLOCK_BYTES: u32 = 32 << 10;
-
-/// Journals are given up beyond this: recovery reads all of them, and they count towards the space on disk.
-const JOURNAL_BYTES: u64 = 64 << 20;
 
 /// The database is read once, from end to end, so a cache is of little use.
 const CACHE_BYTES: u64 = 1 << 20;
@@ -59,6 +53,12 @@ const OPEN_FILES: usize = 64;
 
 /// fjall's threads: one that writes sorted files, one that merges them.
 const BACKGROUND_THREADS: usize = 2;
+
+/// How long the log may become in any case. With more entries it may become half as long as these.
+const LOG_BYTES: u64 = 16 << 20;
+
+/// How much space may be taken up by what is not needed any more.
+const GARBAGE_BYTES: u64 = 8 << 20;
 
 /// How often loading reports how far it is.
 const PROGRESS: Duration = Duration::from_secs(2);
@@ -108,45 +108,70 @@ impl fmt::Display for OpenError {
 
 impl std::error::Error for OpenError {}
 
-/// The directory, locked, and the database in it.
+/// The directory, locked, and what is in it.
 pub(super) struct Database {
     directory: PathBuf,
     fjall: Fjall,
     meta: Keyspace,
-    entries: Keyspace,
-    generation: u64,
-    /// What a batch waits for.
-    persist: Option<PersistMode>,
+    checkpoint: Checkpoint,
+    /// What is to follow it, while that is being made.
+    next: Option<Next>,
+    checkpointer: Checkpointer,
+    /// Whether one has failed. No other is made: what the database has kept of it is not known until it is read anew.
+    gave_up: bool,
+    log: Log,
+    map: Arc<Map>,
     /// Released when the process ends, however it ends.
     _lock: File,
 }
 
+/// All entries, as of about the time that the log begins at.
+struct Checkpoint {
+    generation: u64,
+    keyspace: Keyspace,
+    /// Bytes of keys and values in it.
+    bytes: u64,
+}
+
+/// A checkpoint that is being made.
+struct Next {
+    generation: u64,
+    start: Start,
+    bytes: u64,
+    /// Bytes of the log before it.
+    before: u64,
+}
+
 impl Database {
-    /// Takes the directory, creating it if need be, and reads what is in it.
+    /// Takes the directory, creating it if need be, and loads what is in it into the map.
     pub(super) fn open(
         directory: &Path,
         durability: Durability,
-    ) -> Result<(Database, Entries), OpenError> {
+        map: &Arc<Map>,
+    ) -> Result<Database, OpenError> {
         let io = |what, path: &Path| {
             let path = path.to_owned();
             move |error| OpenError::Io(what, path, error)
         };
         fs::create_dir_all(directory).map_err(io("create", directory))?;
         let lock = lock(directory)?;
-        let store = directory.join("store");
+        let (store, log) = (directory.join("store"), directory.join("log"));
         claim_format(directory, &store)?;
-        check(&store)?;
+        if !store.exists() {
+            change_log::create_first(&log).map_err(io("write to", &log))?;
+        }
+        check(&store, &log)?;
         // Where fjall meets something that it did not expect, it may panic as well.
         let loading = {
-            let store = store.clone();
+            let (store, log) = (store.clone(), log.clone());
             thread::Builder::new()
                 .name(crate::LOADING_THREAD.into())
-                .spawn(move || load(&store))
+                .spawn(move || load(&store, &log, durability))
         };
         let loaded = loading
             .map_err(io("start a thread to read", &store))?
             .join();
-        let (fjall, meta, entries, generation, loaded) = match loaded {
+        let loaded = match loaded {
             Ok(Ok(loaded)) => loaded,
             Ok(Err(Failure::Fjall(fjall::Error::Io(error)))) if !is_damage(&error) => {
                 return Err(OpenError::Io("read or write", store, error));
@@ -161,26 +186,29 @@ impl Database {
                     "it holds something that is no entry".into(),
                 ));
             }
+            Ok(Err(Failure::NoLog)) => {
+                return Err(OpenError::Damaged(
+                    log,
+                    "it does not go on where the checkpoint ends".into(),
+                ));
+            }
             Err(panic) => return Err(OpenError::Damaged(store, panic_message(&*panic))),
         };
-        let persist = match durability {
-            Durability::Sync => Some(PersistMode::SyncData),
-            Durability::Os => Some(PersistMode::Buffer),
-            Durability::None => None,
-        };
-        let directory = directory.to_owned();
-        Ok((
-            Database {
-                directory,
-                fjall,
-                meta,
-                entries,
-                generation,
-                persist,
-                _lock: lock,
-            },
-            loaded,
-        ))
+        map.load(loaded.entries);
+        let checkpointer = Checkpointer::start(loaded.fjall.clone(), Arc::clone(map), log)
+            .map_err(io("start a thread for", directory))?;
+        Ok(Database {
+            directory: directory.to_owned(),
+            fjall: loaded.fjall,
+            meta: loaded.meta,
+            checkpoint: loaded.checkpoint,
+            next: None,
+            checkpointer,
+            gave_up: false,
+            log: loaded.log,
+            map: Arc::clone(map),
+            _lock: lock,
+        })
     }
 
     pub(super) fn directory(&self) -> &Path {
@@ -189,53 +217,90 @@ impl Database {
 
     /// Writes changes, whole or not at all, and waits for as much durability as was asked for; not for that of changes that
     /// need not be `durable`, and could as well be made again.
-    pub(super) fn write(&mut self, changes: &Changes, durable: bool) -> fjall::Result<()> {
+    pub(super) fn write(&mut self, changes: &Changes, durable: bool) -> io::Result<()> {
         if !changes.cleared && changes.entries.is_empty() {
             return Ok(());
         }
-        let persist = self.persist.filter(|_| durable);
-        let mut batch = self.fjall.batch().durability(persist);
-        let next = changes.cleared.then(|| self.generation + 1);
-        let fresh = next
-            .map(|next| keyspace(&self.fjall, &format!("{ENTRIES}{next}")))
-            .transpose()?;
-        if let Some(next) = next {
-            batch.insert(&self.meta, GENERATION, next.to_le_bytes());
-        }
-        let entries = fresh.as_ref().unwrap_or(&self.entries);
-        // In order: each key's place in fjall's sorted table of them is near the one before, which is in the cache.
-        let mut sorted: Vec<_> = changes.entries.iter().collect();
-        sorted.sort_unstable_by_key(|(key, _)| *key);
-        for (key, change) in sorted {
-            match change {
-                Some(entry) => batch.insert(entries, key.as_str(), record::encode(entry)),
-                None => batch.remove(entries, key.as_str()),
-            }
-        }
-        batch.commit()?;
-        if let (Some(next), Some(fresh)) = (next, fresh) {
-            // The old files are deleted at once, so nothing may take back that they are no longer needed.
-            self.sync()?;
-            self.generation = next;
-            let old = std::mem::replace(&mut self.entries, fresh);
-            delete(self.fjall.clone(), old);
+        self.log.append(changes, durable)
+    }
+
+    /// Hands what has been written to the operating system.
+    pub(super) fn hand_over(&mut self) -> io::Result<()> {
+        self.log.hand_over()
+    }
+
+    /// Makes what has been written survive a power cut.
+    pub(super) fn sync(&mut self) -> io::Result<()> {
+        self.log.sync()
+    }
+
+    /// Whether the log has become so long that recovery would take long, and space that another checkpoint gives back.
+    pub(super) fn has_long_log(&self) -> bool {
+        !self.gave_up && self.log.bytes() > LOG_BYTES.max(self.checkpoint.bytes / 2)
+    }
+
+    /// Whether most of what the files hold is not in the map any more.
+    pub(super) fn holds_garbage(&self) -> bool {
+        let (held, left) = (self.checkpoint.bytes + self.log.bytes(), self.map.bytes());
+        !self.gave_up && held > GARBAGE_BYTES && held / 3 > left as u64
+    }
+
+    /// Begins to make another checkpoint.
+    pub(super) fn begin_checkpoint(&mut self) -> io::Result<()> {
+        let start = self.log.begin_file()?;
+        let generation = self.checkpoint.generation + 1;
+        self.next = Some(Next {
+            generation,
+            start,
+            bytes: self.map.bytes() as u64,
+            before: self.log.bytes(),
+        });
+        self.checkpointer.make(generation);
+        Ok(())
+    }
+
+    /// Whether a checkpoint has been begun, and not ended.
+    pub(super) fn is_making_checkpoint(&self) -> bool {
+        self.next.is_some()
+    }
+
+    /// Has the checkpoint that has been begun replace the last one, once it is made. Where it could not be made, everything
+    /// is in the log still.
+    pub(super) fn end_checkpoint(&mut self) -> io::Result<()> {
+        let ControlFlow::Break(made) = self.checkpointer.made() else {
+            return Ok(());
+        };
+        let Some(next) = self.next.take() else {
+            return Ok(());
+        };
+        // It may hold changes that the log had not been made durable with, and a bulk write half.
+        self.log.sync()?;
+        if let Err(error) = made.and_then(|keyspace| self.replace(next, keyspace)) {
+            self.gave_up = true;
+            log::error!(
+                "cannot make a checkpoint in {}: {}; the log grows until threadkv is restarted",
+                self.directory.display(),
+                cause(&error)
+            );
         }
         Ok(())
     }
 
-    /// Bytes that the files of the entries take up, those of removed ones included.
-    pub(super) fn used(&self) -> u64 {
-        self.entries.disk_space()
-    }
-
-    /// Hands what has been written to the operating system.
-    pub(super) fn hand_over(&self) -> fjall::Result<()> {
-        self.fjall.persist(PersistMode::Buffer)
-    }
-
-    /// Makes what has been written survive a power cut.
-    pub(super) fn sync(&self) -> fjall::Result<()> {
-        self.fjall.persist(PersistMode::SyncAll)
+    fn replace(&mut self, next: Next, keyspace: Keyspace) -> fjall::Result<()> {
+        let numbers = [next.generation, next.start.file, next.start.sequence];
+        self.meta
+            .insert(CHECKPOINT, numbers.map(u64::to_le_bytes).concat())?;
+        // What it replaces is deleted at once, so nothing may take this back.
+        self.fjall.persist(PersistMode::SyncAll)?;
+        self.log.forget(next.before);
+        let made = Checkpoint {
+            generation: next.generation,
+            keyspace,
+            bytes: next.bytes,
+        };
+        let old = std::mem::replace(&mut self.checkpoint, made);
+        self.checkpointer.delete(old.keyspace, next.start.file);
+        Ok(())
     }
 }
 
@@ -285,7 +350,7 @@ fn claim_format(directory: &Path, store: &Path) -> Result<(), OpenError> {
 }
 
 /// Looks for damage before fjall sees the store, and may make it worse.
-fn check(store: &Path) -> Result<(), OpenError> {
+fn check(store: &Path, log: &Path) -> Result<(), OpenError> {
     let damaged = |path, what: &str| {
         Err(OpenError::Damaged(
             path,
@@ -294,14 +359,17 @@ fn check(store: &Path) -> Result<(), OpenError> {
     };
     let error = |error| OpenError::Io("read", store.to_owned(), error);
     // Where creating it was cut short, fjall goes on with that.
-    if !store.join("version").exists() {
-        return Ok(());
+    if store.join("version").exists() {
+        if let Some(path) = manifest::damaged_file(store).map_err(error)? {
+            return damaged(path, "it");
+        }
+        if let Some(path) = journals::damaged_journal(store).map_err(error)? {
+            return damaged(path, "a batch in it");
+        }
     }
-    if let Some(path) = manifest::damaged_file(store).map_err(error)? {
-        return damaged(path, "it");
-    }
-    match journals::damaged_journal(store).map_err(error)? {
-        Some(path) => damaged(path, "a batch in it"),
+    match change_log::damaged_file(log).map_err(error)? {
+        Some(path) if path.exists() => damaged(path, "a batch in it"),
+        Some(path) => Err(OpenError::Damaged(path, "it is missing".into())),
         None => Ok(()),
     }
 }
@@ -311,6 +379,8 @@ enum Failure {
     Fjall(fjall::Error),
     /// A key or a record that we would not have written.
     NoRecord,
+    /// The log does not go on where the checkpoint ends.
+    NoLog,
 }
 
 impl From<fjall::Error> for Failure {
@@ -319,44 +389,40 @@ impl From<fjall::Error> for Failure {
     }
 }
 
-type Loaded = (Fjall, Keyspace, Keyspace, u64, Entries);
+/// What is in the directory.
+struct Loaded {
+    fjall: Fjall,
+    meta: Keyspace,
+    checkpoint: Checkpoint,
+    log: Log,
+    entries: Entries,
+}
 
 /// Opens the database, creating it if there is none, and reads all entries.
-fn load(store: &Path) -> Result<Loaded, Failure> {
+fn load(store: &Path, log: &Path, durability: Durability) -> Result<Loaded, Failure> {
     let started = Instant::now();
     let fjall = Fjall::builder(store)
         .cache_size(CACHE_BYTES)
         .max_cached_files(Some(OPEN_FILES))
-        .max_journaling_size(JOURNAL_BYTES)
         .manual_journal_persist(true)
         .worker_threads(BACKGROUND_THREADS)
         .open()?;
-    let meta = keyspace(&fjall, "meta")?;
-    let generation = match meta.get(GENERATION)? {
-        Some(number) => u64::from_le_bytes((*number).try_into().map_err(|_| Failure::NoRecord)?),
-        None => 0,
+    let meta = fjall.keyspace("meta", KeyspaceCreateOptions::default)?;
+    let (generation, start) = match meta.get(CHECKPOINT)? {
+        Some(numbers) => parse_checkpoint(&numbers).ok_or(Failure::NoRecord)?,
+        None => (0, Start::FIRST),
     };
-    let name = format!("{ENTRIES}{generation}");
-    let current = keyspace(&fjall, &name)?;
-
-    let mut entries: Vec<(Key, Entry)> = Vec::with_capacity(current.approximate_len());
-    let (mut keys, mut bytes, mut reported) = (0, 0, started);
-    for item in current.iter() {
-        let (key, value) = item.into_inner()?;
-        let key = Key::try_from(&*key).map_err(|_| Failure::NoRecord)?;
-        let entry = record::decode(&value).ok_or(Failure::NoRecord)?;
-        // Those that have expired are for the sweeper, or they would stay on disk.
-        if entry.is_live() {
-            keys += 1;
-            bytes += key.as_str().len() + entry.value.as_str().len();
-        }
-        entries.push((key, entry));
-        if entries.len().is_multiple_of(1024) && reported.elapsed() >= PROGRESS {
-            log::info!("loading: {keys} keys, {bytes} bytes so far");
-            reported = Instant::now();
-        }
-    }
-    let entries = Entries::from_iter(entries);
+    let keyspace = entries(&fjall, generation)?;
+    let mut entries = read_entries(&keyspace, started)?;
+    let checkpoint = Checkpoint {
+        generation,
+        keyspace,
+        bytes: entries.bytes() as u64,
+    };
+    let log = change_log::replay(log, start, durability, &mut entries)
+        .map_err(fjall::Error::Io)?
+        .ok_or(Failure::NoLog)?;
+    let (keys, bytes) = entries.live();
     let took = started.elapsed();
     log::info!(
         "loaded {keys} keys, {bytes} bytes, in {took:.1?} from {}",
@@ -364,38 +430,53 @@ fn load(store: &Path) -> Result<Loaded, Failure> {
     );
 
     for other in fjall.list_keyspace_names() {
-        if other.starts_with(ENTRIES) && *other != *name {
+        if other.starts_with(ENTRIES) && other != *checkpoint.keyspace.name() {
             // Before anything could make it anew.
-            fjall.delete_keyspace(keyspace(&fjall, &other)?)?;
+            let other = fjall.keyspace(&other, KeyspaceCreateOptions::default)?;
+            fjall.delete_keyspace(other)?;
         }
     }
-    Ok((fjall, meta, current, generation, entries))
+    Ok(Loaded {
+        fjall,
+        meta,
+        checkpoint,
+        log,
+        entries,
+    })
 }
 
-fn keyspace(fjall: &Fjall, name: &str) -> fjall::Result<Keyspace> {
-    fjall.keyspace(name, || {
-        let merge = Leveled::default().with_l0_threshold(FILES_BEFORE_MERGE);
+/// Reads the entries of a checkpoint.
+fn read_entries(keyspace: &Keyspace, started: Instant) -> Result<Entries, Failure> {
+    let mut entries: Vec<(Key, Entry)> = Vec::with_capacity(keyspace.approximate_len());
+    let mut reported = started;
+    for item in keyspace.iter() {
+        let (key, value) = item.into_inner()?;
+        let key = Key::try_from(&*key).map_err(|_| Failure::NoRecord)?;
+        let entry = record::decode(&value).ok_or(Failure::NoRecord)?;
+        entries.push((key, entry));
+        if entries.len().is_multiple_of(1024) && reported.elapsed() >= PROGRESS {
+            log::info!("loading: {} keys so far", entries.len());
+            reported = Instant::now();
+        }
+    }
+    Ok(Entries::from_iter(entries))
+}
+
+fn parse_checkpoint(numbers: &[u8]) -> Option<(u64, Start)> {
+    let numbers: [u8; 24] = numbers.try_into().ok()?;
+    let (numbers, _) = numbers.as_chunks();
+    let [generation, file, sequence] = [0, 1, 2].map(|n| u64::from_le_bytes(numbers[n]));
+    Some((generation, Start { file, sequence }))
+}
+
+/// The keyspace of a generation's entries.
+pub(super) fn entries(fjall: &Fjall, generation: u64) -> fjall::Result<Keyspace> {
+    fjall.keyspace(&format!("{ENTRIES}{generation}"), || {
         KeyspaceCreateOptions::default()
-            .max_memtable_size(MEMTABLE_BYTES)
-            .compaction_strategy(Arc::new(merge))
             // Entries are read from end to end only, when the store is opened.
             .filter_policy(FilterPolicy::disabled())
             .data_block_size_policy(BlockSizePolicy::all(BLOCK_BYTES))
     })
-}
-
-/// Deletes a keyspace that is no longer needed, on a thread of its own, since its files may be many.
-fn delete(fjall: Fjall, old: Keyspace) {
-    let name = old.name().to_string();
-    let delete = move || {
-        if let Err(error) = fjall.delete_keyspace(old) {
-            // It is deleted when the store is opened next.
-            log::warn!("cannot delete {name}: {}", cause(&error));
-        }
-    };
-    if let Err(error) = thread::Builder::new().name("reclaim".into()).spawn(delete) {
-        log::warn!("cannot delete what was cleared until the next start: {error}");
-    }
 }
 
 /// What is behind an error of fjall's, in words.

@@ -1,10 +1,8 @@
 //! Looks for damage in the journals of the database before it is opened.
 //!
 //! fjall ends its replay of a journal at the first thing that it cannot read, and cuts the rest off. After a crash this
-//! is right: the last batch may have been written in part, and nobody was told that it was done. But a byte that has
-//! gone bad further up looks the same to it, and then the rest are batches that were answered. So the journals are read
-//! here first, and told apart: a torn batch is the last one and breaks off, or lacks whole sectors, while nothing whole
-//! comes behind it. Anything else is damage, and the store stays as it is.
+//! is right, but a byte that has gone bad further up looks the same to it. So the journals are read here first, and told
+//! apart as [`super::torn`] does. With damage, the store stays as it is.
 //!
 //! The format is fjall 3's: a batch is a start (tag 1, number of items, sequence number), its items (tag 2) or clears
 //! (tag 4), and an end (tag 3, xxh3 of the items, four magic bytes). Files are made longer ahead of time, with zeros.
@@ -15,14 +13,13 @@ use std::path::{Path, PathBuf};
 
 use xxhash_rust::xxh3::Xxh3;
 
+use super::torn::{self, Broken, Fields, Look};
+
 const START: u8 = 1;
 const ITEM: u8 = 2;
 const END: u8 = 3;
 const CLEAR: u8 = 4;
 const MAGIC: &[u8] = b"FJL\x03";
-
-/// What a disk writes whole or not at all.
-const SECTOR: usize = 512;
 
 /// Reads all journals in a directory of fjall's. Returns the first that is damaged. A batch that a power cut has torn
 /// in a way that fjall would not recognise is cut off.
@@ -41,9 +38,9 @@ pub(super) fn damaged_journal(directory: &Path) -> io::Result<Option<PathBuf>> {
     let last = journals.len().saturating_sub(1);
     for (n, (_, path)) in journals.into_iter().enumerate() {
         let bytes = fs::read(&path)?;
-        match look(&bytes) {
+        match torn::look(&bytes, START, batch) {
             Look::Whole => {}
-            Look::Torn if n == last => {}
+            Look::Torn { .. } if n == last => {}
             Look::TornWithin { whole } if n == last => {
                 log::warn!(
                     "{}: cut off a batch that was written in part",
@@ -53,54 +50,10 @@ pub(super) fn damaged_journal(directory: &Path) -> io::Result<Option<PathBuf>> {
                 file.set_len(whole as u64)?;
                 file.sync_all()?;
             }
-            Look::Torn | Look::TornWithin { .. } | Look::Damaged => return Ok(Some(path)),
+            Look::Torn { .. } | Look::TornWithin { .. } | Look::Damaged => return Ok(Some(path)),
         }
     }
     Ok(None)
-}
-
-/// What a journal looks like.
-#[derive(Debug, PartialEq, Eq)]
-enum Look {
-    /// Whole batches, then nothing but zeros.
-    Whole,
-    /// The last batch breaks off.
-    Torn,
-    /// The last batch lacks sectors, but has its end. The batches before it take up so many bytes.
-    TornWithin { whole: usize },
-    /// Something else.
-    Damaged,
-}
-
-fn look(bytes: &[u8]) -> Look {
-    // A batch ends in a byte that is not zero, so zeros at the end are space, or have not been written.
-    let written = bytes.len() - bytes.iter().rev().take_while(|byte| **byte == 0).count();
-    let bytes = &bytes[..written];
-    let mut whole = 0;
-    let broken = loop {
-        if whole == written {
-            return Look::Whole;
-        }
-        match batch(&bytes[whole..]) {
-            Ok(length) => whole += length,
-            Err(broken) => break broken,
-        }
-    };
-    let breaks_off = whole + broken.at == written;
-    if any_batch(&bytes[whole + 1..]) {
-        Look::Damaged
-    } else if breaks_off {
-        Look::Torn
-    } else if lacks_sector(bytes, whole, written) {
-        Look::TornWithin { whole }
-    } else {
-        Look::Damaged
-    }
-}
-
-/// Where a batch ceases to be one.
-struct Broken {
-    at: usize,
 }
 
 /// The length of the batch that the bytes begin with.
@@ -138,62 +91,13 @@ fn batch(bytes: &[u8]) -> Result<usize, Broken> {
     Ok(fields.at)
 }
 
-/// Reads one field after the other.
-struct Fields<'a> {
-    bytes: &'a [u8],
-    at: usize,
-}
-
-impl Fields<'_> {
-    fn take<const N: usize>(&mut self) -> Result<[u8; N], Broken> {
-        let field = self.bytes[self.at..].first_chunk().ok_or(Broken {
-            at: self.bytes.len(),
-        })?;
-        self.at += N;
-        Ok(*field)
-    }
-
-    fn skip(&mut self, length: usize) -> Result<(), Broken> {
-        if self.bytes.len() - self.at < length {
-            return Err(Broken {
-                at: self.bytes.len(),
-            });
-        }
-        self.at += length;
-        Ok(())
-    }
-
-    fn peek(&self) -> Result<u8, Broken> {
-        self.bytes.get(self.at).copied().ok_or(Broken {
-            at: self.bytes.len(),
-        })
-    }
-
-    fn tag(&mut self, tag: u8) -> Result<(), Broken> {
-        if self.peek()? != tag {
-            return Err(Broken { at: self.at });
-        }
-        self.at += 1;
-        Ok(())
-    }
-}
-
-/// Whether a sector of the file that should hold a part of the range is empty.
-fn lacks_sector(bytes: &[u8], from: usize, to: usize) -> bool {
-    let first = from.next_multiple_of(SECTOR);
-    (first..to)
-        .step_by(SECTOR)
-        .any(|at| bytes[at..to.min(at + SECTOR)].iter().all(|byte| *byte == 0))
-}
-
-/// Whether a whole batch begins anywhere in the bytes.
-fn any_batch(bytes: &[u8]) -> bool {
-    (0..bytes.len()).any(|at| bytes[at] == START && batch(&bytes[at..]).is_ok())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn look(bytes: &[u8]) -> Look {
+        torn::look(bytes, START, batch)
+    }
 
     fn batch_of(values: &[Vec<u8>]) -> Vec<u8> {
         let mut items = Vec::new();
@@ -240,10 +144,10 @@ mod tests {
     fn a_last_batch_that_breaks_off_anywhere_is_torn() {
         let (bytes, last) = journal();
         for end in last + 1..bytes.len() {
-            assert_eq!(look(&bytes[..end]), Look::Torn, "{end}");
+            assert_eq!(look(&bytes[..end]), Look::Torn { whole: last }, "{end}");
             assert_eq!(
                 look(&with_zeros(&bytes[..end])),
-                Look::Torn,
+                Look::Torn { whole: last },
                 "{end} and zeros"
             );
         }
@@ -272,7 +176,7 @@ mod tests {
                 // The sequence number is no part of what is summed up.
                 assert!(
                     look == Look::Damaged
-                        || lengths_of_last && look == Look::Torn
+                        || lengths_of_last && matches!(look, Look::Torn { .. })
                         || sequence_number(at),
                     "byte {at} bit {bit}: {look:?}"
                 );

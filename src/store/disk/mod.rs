@@ -5,15 +5,21 @@
 //! that wait together share one sync, no reader sees what a crash could take back, and whoever submitted a command
 //! never waits for the disk. The size of a batch is bound by the clients in flight.
 //!
-//! The journal thread is in [`writer`]. [`files`] knows the directory: lock, format, and the database in it.
-//! [`journals`] and [`manifest`] look for damage before that is opened, and [`record`] says how an entry looks in it.
+//! The journal thread is in [`writer`]. Batches are written to a [`log`], and when that has become long, a [`checkpoint`]
+//! of the whole map is made, which is a fjall database. [`files`] knows the directory: lock, format, log and database.
+//! [`journals`] and [`manifest`] look for damage in the database before it is opened; a file that a crash has [`torn`] is
+//! not damaged. [`batch`] and [`record`] say how changes and entries look.
 //! [`patience`] answers those whose write the disk does not get done.
 
+mod batch;
+mod checkpoint;
 mod files;
 mod journals;
+mod log;
 mod manifest;
 mod patience;
 mod record;
+mod torn;
 mod writer;
 
 use std::fmt;
@@ -99,8 +105,7 @@ impl Journal {
         map: Arc<Map>,
         deliver: impl Fn(Vec<Answer>) + Send + Sync + 'static,
     ) -> Result<Journal, OpenError> {
-        let (database, entries) = Database::open(directory, durability)?;
-        map.load(entries);
+        let database = Database::open(directory, durability, &map)?;
         let (queue, jobs) = unbounded();
         let failed = Arc::new(AtomicBool::new(false));
         let under_way = Arc::new(UnderWay::default());

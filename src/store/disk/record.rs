@@ -8,9 +8,9 @@ const EXPIRES: u8 = 1;
 /// The flag of a record whose text is JSON other than a string.
 const JSON: u8 = 2;
 
-pub(super) fn encode(entry: &Entry) -> Vec<u8> {
+/// Writes an entry to the end of some bytes.
+pub(super) fn encode(entry: &Entry, record: &mut Vec<u8>) {
     let text = entry.value.as_str().as_bytes();
-    let mut record = Vec::with_capacity(9 + text.len());
     let kind = match entry.value {
         Value::Text(_) => 0,
         Value::Json(_) => JSON,
@@ -20,7 +20,6 @@ pub(super) fn encode(entry: &Entry) -> Vec<u8> {
         record.extend_from_slice(&expiry.millis().to_le_bytes());
     }
     record.extend_from_slice(text);
-    record
 }
 
 /// Reads a record; `None` if it is none.
@@ -58,7 +57,9 @@ mod tests {
             ] {
                 for value in [Value::text(text), Value::json(text)] {
                     let entry = Entry { value, expiry };
-                    assert_eq!(decode(&encode(&entry)), Some(entry));
+                    let mut record = Vec::new();
+                    encode(&entry, &mut record);
+                    assert_eq!(decode(&record), Some(entry));
                 }
             }
         }

@@ -1,5 +1,6 @@
 //! The journal thread: batches of commands, made durable, then visible.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -8,7 +9,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
 use super::super::{Command, Failure, Map};
-use super::files::{self, Database};
+use super::files::Database;
 use super::patience::UnderWay;
 use super::{Answer, Completion, Deliver, Durability, Job};
 
@@ -27,14 +28,8 @@ const YIELDS: u32 = 2;
 /// How often what was only kept in the process's own buffers is handed to the operating system ([`Durability::None`]).
 const HAND_OVER: Duration = Duration::from_secs(1);
 
-/// How long to wait, after something has been removed, before space is reclaimed: more may be removed meanwhile.
+/// How long to wait, after something has been removed, before its space is reclaimed: more may be removed meanwhile.
 const RECLAIM: Duration = Duration::from_secs(2);
-
-/// How much space files may take up before it is reclaimed.
-const GARBAGE_BYTES: u64 = 8 << 20;
-
-/// How many bytes of entries may be written anew to reclaim space. Writes wait for it, some tens of milliseconds.
-const REWRITTEN_BYTES: u64 = 2 << 20;
 
 /// What the journal thread works with.
 pub(super) struct Writer {
@@ -83,15 +78,11 @@ impl Writer {
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
             }
-            let due = |since: Option<Instant>, time| since.is_some_and(|it| it.elapsed() >= time);
-            if due(self.kept_since, HAND_OVER) {
+            if self.kept_since.is_some_and(|it| it.elapsed() >= HAND_OVER) {
                 self.kept_since = None;
                 self.on_disk(Vec::new(), |database| database.hand_over());
             }
-            if due(self.removed_since, RECLAIM) {
-                self.removed_since = None;
-                self.reclaim();
-            }
+            self.go_on_with_checkpoint();
         }
         // What could not be written before is not to be written now: it has been refused.
         if !self.has_failed() {
@@ -123,7 +114,7 @@ impl Writer {
             }
         });
         let map = Arc::clone(&self.map);
-        let removes = changes.entries.values().any(Option::is_none);
+        let removes = changes.cleared || changes.entries.values().any(Option::is_none);
         let (written, waiting) = self.on_disk(waiting, |database| {
             database.write(&changes, durable)?;
             map.apply(changes);
@@ -149,22 +140,30 @@ impl Writer {
         waiting.into_iter().zip(outcomes).map(answer).collect()
     }
 
-    /// Gives back the space of removed entries where it is much and few are left: these are written anew, as the beginning
-    /// of a generation. Where many are left, space is reclaimed as fjall merges its files, which takes further writes.
-    fn reclaim(&mut self) {
-        let (used, left) = (self.database.used(), self.map.bytes() as u64);
-        if self.has_failed() || used < GARBAGE_BYTES || left > REWRITTEN_BYTES {
+    /// Ends a checkpoint that is made, or begins one if it is needed, to shorten the log or to give back space.
+    fn go_on_with_checkpoint(&mut self) {
+        if self.has_failed() {
             return;
         }
-        let ((), changes) = self.map.stage(|staged| staged.write_anew());
-        self.on_disk(Vec::new(), |database| database.write(&changes, true));
+        if self.database.is_making_checkpoint() {
+            self.on_disk(Vec::new(), |database| database.end_checkpoint());
+            return;
+        }
+        let mut begin = self.database.has_long_log();
+        if self.removed_since.is_some_and(|it| it.elapsed() >= RECLAIM) {
+            self.removed_since = None;
+            begin |= self.database.holds_garbage();
+        }
+        if begin {
+            self.on_disk(Vec::new(), |database| database.begin_checkpoint());
+        }
     }
 
     /// Has the disk do something. Returns whether it did, and who still waits for it.
     fn on_disk(
         &mut self,
         waiting: Vec<Completion>,
-        work: impl FnOnce(&mut Database) -> fjall::Result<()>,
+        work: impl FnOnce(&mut Database) -> io::Result<()>,
     ) -> (bool, Vec<Completion>) {
         self.under_way.begin(waiting);
         let result = work(&mut self.database);
@@ -173,9 +172,8 @@ impl Writer {
             && !self.failed.swap(true, Ordering::AcqRel)
         {
             log::error!(
-                "cannot write to {}: {}; writes are refused until threadkv is restarted, reads go on",
-                self.database.directory().display(),
-                files::cause(error)
+                "cannot write to {}: {error}; writes are refused until threadkv is restarted, reads go on",
+                self.database.directory().display()
             );
         }
         (result.is_ok(), waiting)

@@ -1,0 +1,146 @@
+//! The log gets long and is replaced by a checkpoint, while writes go on: nothing is lost by that, whenever it is cut short.
+
+use std::fs;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use crate::client::Client;
+use crate::directory::Directory;
+use crate::process::{Server, wait_for};
+
+/// Few of these make a long log.
+fn value(n: u64) -> String {
+    format!("{n};").repeat(20_000)
+}
+
+/// The number of the last file of the log. There is one more with each checkpoint.
+fn last_log(directory: &Path) -> u64 {
+    let files = fs::read_dir(directory.join("log")).unwrap();
+    let number = |file: fs::DirEntry| file.file_name().to_str().unwrap().parse().unwrap();
+    files.flatten().map(number).max().unwrap()
+}
+
+#[test]
+fn kill_9_at_any_moment_of_a_checkpoint_takes_back_nothing_that_was_answered() {
+    const WRITERS: u64 = 4;
+    for mode in ["sync", "os"] {
+        let directory = Directory::new();
+        let options = ["--durability", mode, "--working-dir", directory.path_str()];
+        // The last that was answered to each writer, of what it has put in ascending order.
+        let answered: Vec<AtomicU64> = (0..WRITERS).map(|_| AtomicU64::new(0)).collect();
+        for round in 0..12 {
+            let mut server = Server::start(&options);
+            let address = server.address;
+            let killed = AtomicBool::new(false);
+            thread::scope(|scope| {
+                for (writer, answered) in answered.iter().enumerate() {
+                    let killed = &killed;
+                    scope.spawn(move || {
+                        let mut client = Client::connect(address);
+                        let mut n = answered.load(Ordering::Acquire);
+                        let path = |n| format!("/kv/writer{writer}:{}", n % 30);
+                        if n > 0 {
+                            let found = client.send("GET", &path(n), "");
+                            assert!(found.text() == value(n), "{mode} round {round}: {n}");
+                        }
+                        while !killed.load(Ordering::Acquire) {
+                            n += 1;
+                            let body = value(n);
+                            let request = format!(
+                                "PUT {} HTTP/1.1\r\nContent-Length: {}\r\n\r\n{body}",
+                                path(n),
+                                body.len()
+                            );
+                            let answer = client.try_write(request);
+                            let answer = answer.and_then(|()| client.try_read("PUT"));
+                            let Ok(answer) = answer else { break };
+                            answer.expect(200, "");
+                            answered.store(n, Ordering::Release);
+                        }
+                    });
+                }
+                let before = last_log(directory.path());
+                wait_for("a checkpoint", || {
+                    (last_log(directory.path()) > before).then_some(())
+                });
+                // From its beginning to well behind its end.
+                thread::sleep(Duration::from_millis(7 * round));
+                server.kill();
+                killed.store(true, Ordering::Release);
+            });
+        }
+        let server = Server::start(&options);
+        let mut client = server.connect();
+        for (writer, answered) in answered.iter().enumerate() {
+            let last = answered.load(Ordering::Acquire);
+            // All that were put last to their keys but the one behind it, which the next one may have replaced.
+            for n in last.saturating_sub(28)..=last {
+                let found = client.send("GET", &format!("/kv/writer{writer}:{}", n % 30), "");
+                assert!(n == 0 || found.text() == value(n), "{mode}: {n} of {last}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_log_that_lacks_something_is_found_and_left_alone() {
+    /// Bytes of a batch with one of these entries.
+    const BATCH: usize = 1038;
+    let directory = Directory::new();
+    let options = ["--working-dir", directory.path_str()];
+    let server = Server::start(&options);
+    for n in 0..3 {
+        server
+            .put(&format!("/kv/key{n}"), "v".repeat(1000))
+            .expect(200, "");
+    }
+    drop(server);
+    let log = directory.path().join("log/0");
+    let whole = fs::read(&log).unwrap();
+    let refusal = || {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_threadkv"));
+        command.args(["--port", "0"]).args(options);
+        let (status, lines) = Server::try_spawn(command).err().expect("it started");
+        assert_eq!((status.code(), lines.len()), (Some(1), 1), "{lines:?}");
+        lines[0].clone()
+    };
+    // The second batch of three.
+    let without = [&whole[..BATCH], &whole[2 * BATCH..]].concat();
+    fs::write(&log, &without).unwrap();
+    let line = refusal();
+    assert!(line.contains("log/0 is damaged"), "{line}");
+    assert!(fs::read(&log).unwrap() == without);
+    // All of it.
+    fs::remove_file(&log).unwrap();
+    let line = refusal();
+    assert!(line.contains("log is damaged"), "{line}");
+    assert!(!log.exists());
+    fs::write(&log, &whole).unwrap();
+    Server::start(&options)
+        .get("/kv/key2")
+        .expect(200, &"v".repeat(1000));
+}
+
+#[test]
+fn a_clear_gives_back_its_space() {
+    let directory = Directory::new();
+    let server = Server::start(&["--durability", "os", "--working-dir", directory.path_str()]);
+    let mut client = server.connect();
+    for n in 0..400 {
+        client
+            .send("PUT", &format!("/kv/key{n}"), value(n))
+            .expect(200, "");
+    }
+    client.send("PUT", "/kv/stays", "not").expect(200, "");
+    client.send("DELETE", "/clear", "").expect(200, "");
+    client.send("PUT", "/kv/stays", "v").expect(200, "");
+    wait_for("the files to go", || {
+        (crate::reclaim::bytes_of(&directory) < 1_000_000).then_some(())
+    });
+    drop(server); // kill -9
+    let server = Server::start(&["--working-dir", directory.path_str()]);
+    server.get("/kv/stays").expect(200, "v");
+    server.get("/kv/key0").expect(404, "key not found\n");
+}
