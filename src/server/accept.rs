@@ -182,12 +182,15 @@ impl Gate {
             }
             let accepted = from_kernel();
             if accepted >= 0 {
-                if let Some(peer) = peer(accepted) {
-                    self.await_end_of_earlier(&peer, accepted);
-                    let (inflow, void) = self.shared.connections.insert(peer, accepted);
-                    void.into_iter().for_each(throw_away);
-                    newcomers.add(peer, accepted, inflow);
-                }
+                let Some(peer) = peer(accepted) else {
+                    // It has been reset already. tiny_http would keep its descriptors until a thread looks at it.
+                    sockets::close(accepted);
+                    continue;
+                };
+                self.await_end_of_earlier(&peer, accepted);
+                let (inflow, void) = self.shared.connections.insert(peer, accepted);
+                void.into_iter().for_each(throw_away);
+                newcomers.add(peer, accepted, inflow);
                 return Next::Accepted(accepted);
             }
             let error = io::Error::last_os_error();
@@ -244,7 +247,7 @@ impl Gate {
 /// that gets looks after the forgotten one.
 #[derive(Default)]
 struct Newcomers {
-    waiting: Vec<(SocketAddr, RawFd, Arc<Inflow>)>,
+    waiting: Vec<Newcomer>,
     /// How many stand-ins are still to be given, after a look that found so many connections forgotten.
     owed: usize,
     /// When to look again.
@@ -257,9 +260,41 @@ struct Newcomers {
     own_threads: usize,
 }
 
+/// A connection that no thread has been seen to read from.
+struct Newcomer {
+    client: SocketAddr,
+    fd: RawFd,
+    /// What tells whether the descriptor still means this connection, also once its client has gone.
+    cookie: Option<u64>,
+    inflow: Arc<Inflow>,
+    accepted: Instant,
+}
+
+impl Newcomer {
+    /// Whether a thread should have come to read from it.
+    fn unread(&self) -> Unread {
+        if self.inflow.is_attended() {
+            return Unread::Read;
+        }
+        match sockets::unread(self.fd, self.client) {
+            // Its client has reset it. Its descriptors are there until a thread has come.
+            Unread::Read if self.cookie.is_some() && sockets::cookie(self.fd) == self.cookie => {
+                Unread::For(self.accepted.elapsed())
+            }
+            unread => unread,
+        }
+    }
+}
+
 impl Newcomers {
     fn add(&mut self, client: SocketAddr, fd: RawFd, inflow: Arc<Inflow>) {
-        self.waiting.push((client, fd, inflow));
+        self.waiting.push(Newcomer {
+            client,
+            fd,
+            cookie: sockets::cookie(fd),
+            inflow,
+            accepted: Instant::now(),
+        });
         self.pause = LOOK;
         let soon = Some(Instant::now() + LOOK).max(self.not_before);
         self.due = if self.due.is_some() {
@@ -288,23 +323,21 @@ impl Newcomers {
 
     fn look(&mut self, connections: &Connections) {
         let (mut unread, mut long) = (0, 0);
-        self.waiting
-            .retain(|(peer, fd, inflow)| match sockets::unread(*fd, *peer) {
-                _ if inflow.is_attended() => false,
-                Unread::Never => true,
-                // Its thread will not come: tiny_http's accept loop has ended, and its set of threads with it.
-                Unread::For(time) if time >= LOST => {
-                    sockets::shut_down(*fd);
-                    false
-                }
-                Unread::For(time) => {
-                    self.pause = LOOK; // it is not over yet
-                    unread += usize::from(time >= UNREAD);
-                    long += usize::from(time >= LONG);
-                    true
-                }
-                Unread::Read => false,
-            });
+        self.waiting.retain(|newcomer| match newcomer.unread() {
+            Unread::Never => true,
+            // Its thread will not come: tiny_http's accept loop has ended, and its set of threads with it.
+            Unread::For(time) if time >= LOST => {
+                sockets::shut_down(newcomer.fd);
+                false
+            }
+            Unread::For(time) => {
+                self.pause = LOOK; // it is not over yet
+                unread += usize::from(time >= UNREAD);
+                long += usize::from(time >= LONG);
+                true
+            }
+            Unread::Read => false,
+        });
         if unread > 0 {
             // Where there is a thread for each connection, all they need is processor time.
             let threads = threads().saturating_sub(self.own_threads);

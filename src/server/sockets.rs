@@ -7,7 +7,7 @@
 use std::io;
 use std::mem::{MaybeUninit, offset_of};
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -62,6 +62,13 @@ pub(super) fn cookie(fd: RawFd) -> Option<u64> {
         return None;
     }
     rustix::net::sockopt::socket_cookie(borrow(fd)).ok()
+}
+
+/// Closes a descriptor that nobody else knows of.
+#[expect(unsafe_code)]
+pub(super) fn close(fd: RawFd) {
+    // SAFETY: it has just been made, and is given to nobody.
+    drop(unsafe { OwnedFd::from_raw_fd(fd) });
 }
 
 /// Ends a connection in both directions.

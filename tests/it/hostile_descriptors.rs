@@ -1,5 +1,10 @@
 //! Descriptors and connections run out: whoever is served already stays served, and it is over when they are back.
 
+use std::io::Write;
+use std::net::TcpStream;
+use std::time::Duration;
+
+use rustix::net::sockopt::set_socket_linger;
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 
 use crate::bystander::Bystander;
@@ -92,4 +97,19 @@ fn connections_that_are_taken_by_the_slow_come_free_for_others() {
             .all(|client| client.send("GET", "/kv/a", "").status == 200)
             .then_some(())
     });
+}
+
+#[test]
+fn clients_that_reset_at_once_leave_nothing_behind() {
+    let server = Server::start(&[]);
+    server.put("/kv/a", "v").expect(200, "");
+    let before = Usage::of(&server);
+    for request in ["", "GET /kv/a HTTP/1.1\r\n\r\n"].repeat(250) {
+        let mut stream = TcpStream::connect(server.address).unwrap();
+        stream.write_all(request.as_bytes()).unwrap();
+        // Whatever is under way is forgotten, and the other side told so.
+        set_socket_linger(&stream, Some(Duration::ZERO)).unwrap();
+    }
+    wait_for_descriptors(&server, &before);
+    server.get("/kv/a").expect(200, "v");
 }
