@@ -104,12 +104,15 @@ fn clients_that_reset_at_once_leave_nothing_behind() {
     let server = Server::start(&[]);
     server.put("/kv/a", "v").expect(200, "");
     let before = Usage::of(&server);
+    // So that all of them wait to be accepted, and then come at once.
+    server.signal("-STOP");
     for request in ["", "GET /kv/a HTTP/1.1\r\n\r\n"].repeat(250) {
         let mut stream = TcpStream::connect(server.address).unwrap();
         stream.write_all(request.as_bytes()).unwrap();
         // Whatever is under way is forgotten, and the other side told so.
         set_socket_linger(&stream, Some(Duration::ZERO)).unwrap();
     }
+    server.signal("-CONT");
     wait_for_descriptors(&server, &before);
     server.get("/kv/a").expect(200, "v");
 }
