@@ -54,7 +54,7 @@ const OPEN_FILES: usize = 64;
 /// fjall's threads: one that writes sorted files, one that merges them.
 const BACKGROUND_THREADS: usize = 2;
 
-/// How long the log may become in any case. With more entries it may become half as long as these.
+/// How long the log may become in any case. With more entries it may become as long as these.
 const LOG_BYTES: u64 = 16 << 20;
 
 /// How much space may be taken up by what is not needed any more.
@@ -236,7 +236,7 @@ impl Database {
 
     /// Whether the log has become so long that recovery would take long, and space that another checkpoint gives back.
     pub(super) fn has_long_log(&self) -> bool {
-        !self.gave_up && self.log.bytes() > LOG_BYTES.max(self.checkpoint.bytes / 2)
+        !self.gave_up && self.log.bytes() > LOG_BYTES.max(self.checkpoint.bytes)
     }
 
     /// Whether most of what the files hold is not in the map any more.
