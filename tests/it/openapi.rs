@@ -192,6 +192,19 @@ const WRITES: &[(&str, &str, &str, &str)] = &[
     ("deleteKeyNamedBulk", "DELETE", "/api/v1/kv/bulk", ""),
 ];
 
+/// Those operations that are asked for: name, method, and a path.
+fn operations(description: &Description, asked_for: impl Fn(&Value) -> bool) -> Vec<[String; 3]> {
+    let operations = description.operations().into_iter();
+    operations
+        .filter(|(_, _, operation)| asked_for(operation))
+        .map(|(path, method, operation)| {
+            let id = operation["operationId"].as_str().unwrap();
+            let path = path.replace("{key}", "a");
+            [id.to_owned(), method.to_ascii_uppercase(), path]
+        })
+        .collect()
+}
+
 /// A request that cannot be told from the next one.
 fn send_malformed(client: &mut Client, method: &str, path: &str) -> Response {
     client.write(format!(
@@ -221,16 +234,7 @@ fn every_answer_is_described_and_everything_described_is_answered() {
             description.expect(&schema["schema"], &body, operation);
         }
     }
-    let operations: Vec<[String; 3]> = description
-        .operations()
-        .iter()
-        .map(|(path, method, operation)| {
-            let id = operation["operationId"].as_str().unwrap();
-            let path = path.replace("{key}", "a");
-            [id.to_owned(), method.to_ascii_uppercase(), path]
-        })
-        .collect();
-    for [operation, method, path] in operations {
+    for [operation, method, path] in operations(&description, |_| true) {
         let answer = send_malformed(&mut server.connect(), &method, &path);
         description.check(&operation, &method, &path, 400, &answer);
         let answer = send_too_large(&mut server.connect(), &method, &path);
@@ -290,17 +294,8 @@ fn every_answer_is_described_and_everything_described_is_answered() {
 /// The answers of a server with a limit to those who have used it up.
 fn see_who_comes_too_often(description: &mut Description) {
     let server = Server::start(&["--rate-limit=1/m"]);
-    let operations: Vec<[String; 3]> = description
-        .operations()
-        .iter()
-        .filter(|(_, _, operation)| operation["responses"].get("429").is_some())
-        .map(|(path, method, operation)| {
-            let id = operation["operationId"].as_str().unwrap();
-            let path = path.replace("{key}", "a");
-            [id.to_owned(), method.to_ascii_uppercase(), path]
-        })
-        .collect();
-    for [operation, method, path] in operations {
+    let counted = |operation: &Value| operation["responses"].get("429").is_some();
+    for [operation, method, path] in operations(description, counted) {
         // One comes back a minute.
         let answer = wait_for("a refusal", || {
             let answer = server.send(&method, &path, "");
@@ -320,17 +315,9 @@ fn see_who_is_turned_away(description: &mut Description) {
     wait_for("all threads for bodies to be taken", || {
         (server.threads("transfer-in") == 256).then_some(())
     });
-    let operations: Vec<(String, String, String)> = description
-        .operations()
-        .iter()
-        .map(|(path, method, operation)| {
-            let id = operation["operationId"].as_str().unwrap();
-            (id.into(), method.to_uppercase(), path.replace("{key}", "a"))
-        })
-        // Which has an answer of its own for this status.
-        .filter(|(id, ..)| id != "getHealth")
-        .collect();
-    for (id, method, path) in operations {
+    // Which has an answer of its own for this status.
+    let others = |operation: &Value| operation["operationId"] != "getHealth";
+    for [id, method, path] in operations(description, others) {
         let mut client = server.connect();
         client.write(format!(
             "{method} {path} HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -346,17 +333,8 @@ fn see_who_is_let_in(description: &mut Description) {
     let tokens = TokenFile::in_directory(&directory);
     let reader = tokens.create(&["--read-only"]);
     let server = Server::start(&["--auth", tokens.path()]);
-    let operations: Vec<[String; 3]> = description
-        .operations()
-        .iter()
-        .filter(|(_, _, operation)| operation["security"].is_null())
-        .map(|(path, method, operation)| {
-            let id = operation["operationId"].as_str().unwrap();
-            let path = path.replace("{key}", "a");
-            [id.to_owned(), method.to_ascii_uppercase(), path]
-        })
-        .collect();
-    for [operation, method, path] in operations {
+    let guarded = |operation: &Value| operation["security"].is_null();
+    for [operation, method, path] in operations(description, guarded) {
         let answer = server.send(&method, &path, "");
         description.check(&operation, &method, &path, 401, &answer);
         let responses = &description.operation(&method, &path)["responses"];
