@@ -89,21 +89,19 @@ impl Call {
             return;
         };
         let (client, shared) = (self.client, &self.shared);
-        let headers = mem::take(&mut self.headers);
-        let response = response.with_headers(headers.clone());
         let head = Head::of(&request);
+        let close = !self.body_read || shared.is_draining() || !head.keeps_alive();
+        let mut message = shared.message(head, response, &self.headers, close);
         if !self.body_read {
-            self.report(head, response.status());
-            return shared.refuse(request, client, response);
+            self.report(head, message.status);
+            return shared.refuse(request, client, message);
         }
-        let close = shared.is_draining() || !head.keeps_alive();
-        let mut message = shared.message(head, response, close);
         let mut place = None;
         if message.is_longer_than(WRITTEN_BY_WORKER) {
             place = shared.transfers.answers.place();
             if place.is_none() {
                 let overloaded = shared.service.refuse(head, Fault::Overloaded);
-                message = Message::new(head, overloaded.with_headers(headers), close);
+                message = Message::new(head, overloaded, &self.headers, close);
             }
         }
         self.report(head, message.status);

@@ -279,13 +279,20 @@ impl Shared {
     }
 
     /// Puts a response into the form that the client needs. If making it panics, that is what the client is told.
-    fn message(&self, head: Head<'_>, response: Response, close: bool) -> Message {
-        catch_unwind(AssertUnwindSafe(|| Message::new(head, response, close))).unwrap_or_else(
-            |_| {
-                let failed = self.service.refuse(head, Fault::Internal);
-                Message::new(head, failed, close)
-            },
-        )
+    fn message(
+        &self,
+        head: Head<'_>,
+        response: Response,
+        headers: &Headers,
+        close: bool,
+    ) -> Message {
+        catch_unwind(AssertUnwindSafe(|| {
+            Message::new(head, response, headers, close)
+        }))
+        .unwrap_or_else(|_| {
+            let failed = self.service.refuse(head, Fault::Internal);
+            Message::new(head, failed, headers, close)
+        })
     }
 
     /// A request has been answered: the next one of its connection is up.

@@ -113,7 +113,12 @@ enum Rest {
 
 impl Message {
     /// Puts a response into the form that the client of `head` needs. `close` announces the end of the connection.
-    pub(super) fn new(head: Head<'_>, response: Response, close: bool) -> Message {
+    pub(super) fn new(
+        head: Head<'_>,
+        response: Response,
+        headers: &Headers,
+        close: bool,
+    ) -> Message {
         let mut first = Vec::new();
         let (copied, rest) = match response.body {
             Body::Static(text) => (text.as_bytes(), Rest::Nothing),
@@ -156,7 +161,7 @@ impl Message {
             let _ = write!(bytes, "Content-Type: {content_type}\r\n");
         }
         write_date(&mut bytes);
-        for (name, value) in &response.headers {
+        for (name, value) in response.headers.iter().chain(headers) {
             let _ = write!(bytes, "{name}: {value}\r\n");
         }
         if close || ends_with_connection {

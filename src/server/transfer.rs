@@ -22,7 +22,7 @@ use super::expanse::Expanse;
 use super::listener::WRITING;
 use super::pace::Pace;
 use super::request::Head;
-use super::response::{Message, Response};
+use super::response::Message;
 use super::sockets::Held;
 use super::{Fault, Handler, Monitor, Shared, receive};
 
@@ -243,10 +243,9 @@ impl Shared {
 
     /// Answers a request whose body was not read to its end, and closes the connection: where the next request starts
     /// is not known, or is not worth the reading.
-    pub(super) fn refuse(self: &Arc<Self>, request: Request, client: Client, response: Response) {
+    pub(super) fn refuse(self: &Arc<Self>, request: Request, client: Client, message: Message) {
         // First of all, so that nothing that was read from this connection ahead is taken for a request.
         self.connections.begin_closing(client);
-        let message = Message::new(Head::of(&request), response, true);
         let Some(place) = self.transfers.refusals.place() else {
             return self.refuse_and_close(request, client, message, Duration::ZERO);
         };
