@@ -187,7 +187,10 @@ impl Gate {
                     sockets::close(accepted);
                     continue;
                 };
-                self.await_end_of_earlier(&peer, accepted);
+                if !self.await_end_of_earlier(&peer) {
+                    sockets::close(accepted);
+                    continue;
+                }
                 let (inflow, void) = self.shared.connections.insert(peer, accepted);
                 void.into_iter().for_each(throw_away);
                 newcomers.add(peer, accepted, inflow);
@@ -203,17 +206,17 @@ impl Gate {
     }
 
     /// A request only tells its client's address. Where a client that has broken off comes back from the same port, a
-    /// request of its earlier connection could be answered on the new one. So the earlier one must have ended first, and
-    /// where it does not, the new one is closed.
-    fn await_end_of_earlier(&self, client: &SocketAddr, accepted: RawFd) {
+    /// request of its earlier connection could be answered on the new one. So the earlier one must have ended first. Says
+    /// whether it has, soon enough.
+    fn await_end_of_earlier(&self, client: &SocketAddr) -> bool {
         let deadline = Instant::now() + EARLIER;
         while self.shared.connections.has_earlier(client) {
             if Instant::now() >= deadline {
-                sockets::shut_down(accepted);
-                return;
+                return false;
             }
             thread::sleep(EARLIER / 10);
         }
+        true
     }
 
     /// Whether there are as many connections as allowed.

@@ -11,7 +11,6 @@ use tiny_http::Request;
 use super::connections::Client;
 use super::request::Head;
 use super::response::{Headers, Message, Response};
-use super::transfer::throw_away;
 use super::{Fault, Shared};
 
 /// Answers up to this size are written by the worker that made them, as far as the socket takes them without waiting
@@ -115,7 +114,10 @@ impl Call {
                 match shared.transfers.answers.place() {
                     Some(place) => shared.send(place, message, writer, client),
                     // It has a part of the answer, so that nothing else can be said.
-                    None => shared.abandon(client),
+                    None => {
+                        drop(writer);
+                        shared.abandon(client, None);
+                    }
                 }
                 return;
             }
@@ -144,8 +146,7 @@ impl Call {
                 self.client.address,
                 Line(Head::of(&request))
             );
-            self.shared.abandon(self.client);
-            throw_away(request);
+            self.shared.abandon(self.client, Some(request));
         }
     }
 }

@@ -201,7 +201,15 @@ impl Connections {
         }
     }
 
-    /// The connection has been shut down, and its last request answered. Returns what is to be thrown away.
+    /// Nothing more is to be read from the connection.
+    pub(super) fn end(&self, client: Client) {
+        if let Some(connection) = self.lock().get_mut(client) {
+            connection.stage = Stage::Closing;
+            connection.inflow.end();
+        }
+    }
+
+    /// The connection has ended, and its last request answered. Returns what is to be thrown away.
     pub(super) fn closed(&self, client: Client) -> VecDeque<Request> {
         let mut table = self.lock();
         let Some(connection) = table.get_mut(client) else {
@@ -209,7 +217,6 @@ impl Connections {
         };
         connection.stage = Stage::Closed;
         connection.busy = false;
-        connection.inflow.end();
         mem::take(&mut connection.waiting)
     }
 

@@ -84,7 +84,7 @@ unsafe extern "C" fn recv(
         }
         let received = match manner {
             Manner::AtHand => from_kernel(flags | libc::MSG_DONTWAIT),
-            Manner::Paced(pace) => {
+            Manner::Paced { pace, .. } => {
                 receive_paced(socket, pace, || from_kernel(flags | libc::MSG_DONTWAIT))
             }
             Manner::Waiting | Manner::Pretended | Manner::AtEnd => {
@@ -100,9 +100,15 @@ unsafe extern "C" fn recv(
         inflow.follow(bytes) as ssize_t
     };
     // There is nothing in here that panics; if there were, it must not reach a caller that expects C.
-    catch_unwind(AssertUnwindSafe(|| with_inflow(socket, from_client)))
+    let received = catch_unwind(AssertUnwindSafe(|| with_inflow(socket, from_client)))
         .unwrap_or(Some(0))
-        .unwrap_or_else(|| from_kernel(flags))
+        .unwrap_or_else(|| from_kernel(flags));
+    if received == 0
+        && let Manner::Paced { pace, .. } = MANNER.get()
+    {
+        MANNER.set(Manner::Paced { pace, ended: true });
+    }
+    received
 }
 
 /// Takes the place of the C library's `shutdown`.
@@ -125,7 +131,7 @@ fn receive_paced(socket: RawFd, mut pace: Pace, from_kernel: impl Fn() -> ssize_
         let received = from_kernel();
         if received >= 0 {
             pace.came(received as u64);
-            MANNER.set(Manner::Paced(pace));
+            MANNER.set(Manner::Paced { pace, ended: false });
             return received;
         }
         if io::Error::last_os_error().kind() != io::ErrorKind::WouldBlock {
@@ -149,7 +155,11 @@ enum Manner {
     /// Only what is there already.
     AtHand,
     /// A body that must keep up.
-    Paced(Pace),
+    Paced {
+        pace: Pace,
+        /// Whether the end of the stream has been read.
+        ended: bool,
+    },
     /// Not at all: as if as much had come as was asked for.
     Pretended,
     /// Not at all: as if the client had sent all that it ever will.
@@ -165,9 +175,16 @@ pub(super) fn at_hand<T>(read: impl FnOnce() -> T) -> T {
     in_manner(Manner::AtHand, read)
 }
 
-/// Reads as it comes, if it keeps that pace; else there is an error of the kind `TimedOut`.
-pub(super) fn paced<T>(pace: Pace, read: impl FnOnce() -> T) -> T {
-    in_manner(Manner::Paced(pace), read)
+/// Reads as it comes, if it keeps that pace; else there is an error of the kind `TimedOut`. Says also whether the client
+/// has been found to send nothing any more.
+pub(super) fn paced<T>(pace: Pace, read: impl FnOnce() -> T) -> (T, bool) {
+    in_manner(Manner::Paced { pace, ended: false }, || {
+        let read = read();
+        (
+            read,
+            matches!(MANNER.get(), Manner::Paced { ended: true, .. }),
+        )
+    })
 }
 
 /// Does not read from the client; every buffer counts as filled, with what was in it before.

@@ -167,11 +167,6 @@ impl Held {
         (peer(held.as_fd().as_raw_fd()) == Some(client)).then_some(held)
     }
 
-    /// Whether the client has begun to close the connection, or has closed it.
-    pub(super) fn is_ending(&self) -> bool {
-        tcp_info(self.as_fd()).map_or(true, |info| info.tcpi_state != ESTABLISHED)
-    }
-
     /// Ends it in both directions; threads that wait for it wake up, and read the end of the stream.
     pub(super) fn shut_down(&self) {
         let _ = shutdown(self.as_fd(), Shutdown::Both); // fails if the client was faster

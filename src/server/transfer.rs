@@ -135,7 +135,7 @@ impl Shared {
         body.reserve(declared.unwrap_or(0).min(PREALLOCATED) as usize);
         // One byte over the limit tells that there are more; a declared length is never exceeded.
         let left = declared.unwrap_or(limit + 1) - body.len() as u64;
-        let read = receive::paced(Pace::new(self.patience), || {
+        let (read, ended) = receive::paced(Pace::new(self.patience), || {
             read_within(
                 &self.transfers.body_bytes,
                 request.as_reader(),
@@ -150,14 +150,7 @@ impl Shared {
             }
             (Ok(_), None) if length > limit => Fault::TooLarge { limit },
             // The decoder of chunks takes the end of the stream for the end of the body.
-            (Ok(_), None)
-                if self
-                    .connections
-                    .hold(call.client)
-                    .is_none_or(|it| it.is_ending()) =>
-            {
-                Fault::Malformed("the body ended early")
-            }
+            (Ok(_), None) if ended => Fault::Malformed("the body ended early"),
             (Ok(_), _) => {
                 let call = call.has_body(body);
                 return self.pool.resume(move || handler(call));
@@ -196,10 +189,10 @@ impl Shared {
                     if let Some(held) = shared.connections.hold(client) {
                         held.forget_unsent();
                     }
-                    shared.abandon(client);
+                    shared.abandon(client, None);
                 }
                 // By whoever makes the answer as it goes out. What is out cannot be taken back.
-                Err(_) => shared.abandon(client),
+                Err(_) => shared.abandon(client, None),
             }
         });
     }
@@ -231,12 +224,14 @@ impl Shared {
         Ok(())
     }
 
-    /// Ends a connection in the middle of a request.
-    pub(super) fn abandon(&self, client: Client) {
-        self.connections.begin_closing(client);
+    /// Ends a connection in the middle of a request: this one, or one of which nothing is left any more.
+    pub(super) fn abandon(&self, client: Client, request: Option<Request>) {
+        self.connections.end(client);
         if let Some(held) = self.connections.hold(client) {
             held.shut_down();
         }
+        // Before those behind it, whose writers wait until it is gone.
+        request.into_iter().for_each(throw_away);
         let void = self.connections.closed(client);
         void.into_iter().for_each(throw_away);
     }
@@ -275,8 +270,7 @@ impl Shared {
                 discard(&held, patience);
             }
         }
-        self.abandon(client);
-        throw_away(request);
+        self.abandon(client, Some(request));
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 
 use serde_json::{Value, json};
 
@@ -122,6 +122,11 @@ impl Client {
     /// Writes bytes as they are.
     pub fn write(&mut self, bytes: impl AsRef<[u8]>) {
         self.reader.get_mut().write_all(bytes.as_ref()).unwrap();
+    }
+
+    /// Says that nothing more will be written.
+    pub fn finish_writing(&self) {
+        self.reader.get_ref().shutdown(Shutdown::Write).unwrap();
     }
 
     /// Writes as much as the server takes.

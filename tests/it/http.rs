@@ -1,6 +1,7 @@
 //! HTTP as clients speak it: keep-alive, pipelining, chunks, 100-continue, HTTP/1.0, HEAD; and as they should not.
 
 use crate::process::Server;
+use crate::usage::{Usage, wait_for_descriptors};
 
 #[test]
 fn a_connection_serves_many_requests() {
@@ -71,6 +72,46 @@ fn a_body_may_come_in_chunks() {
         client.write("PUT /kv/a HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n");
         client.read("PUT").expect(400, "value cannot be empty\n");
     }
+}
+
+#[test]
+fn whoever_has_sent_all_may_say_so_and_read_the_answers() {
+    let server = Server::start(&[]);
+    let before = Usage::of(&server);
+    for _ in 0..20 {
+        for (body, status) in [
+            (
+                "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+                200,
+            ),
+            ("Content-Length: 5\r\n\r\nhello", 200),
+            ("Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0", 400),
+            ("Transfer-Encoding: chunked\r\n\r\n5\r\nhell", 400),
+        ] {
+            let mut client = server.connect();
+            client.write(format!("PUT /kv/a HTTP/1.1\r\n{body}"));
+            client.finish_writing();
+            assert_eq!(client.read("PUT").status, status, "{body}");
+            client.expect_end();
+        }
+        // With requests behind it, the last of which is refused, and may have asked to be told to go on.
+        let mut client = server.connect();
+        client.write(concat!(
+            "PUT /kv/a HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nv\r\n0\r\n\r\n",
+            "GET /kv/a HTTP/1.1\r\n\r\n",
+            "PUT /kv/a HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nw\r\n0\r\n\r\n",
+            "PUT /kv/a HTTP/1.1\r\nContent-Length: 5\r\nTransfer-Encoding: gzip, chunked\r\n",
+            "Expect: 100-continue\r\n\r\nhello"
+        ));
+        client.finish_writing();
+        client.read("PUT").expect(200, "");
+        client.read("GET").expect(200, "v");
+        client.read("PUT").expect(200, "");
+        assert_eq!(client.read("PUT").status, 400);
+        client.expect_end();
+    }
+    wait_for_descriptors(&server, &before);
+    server.get("/kv/a").expect(200, "w");
 }
 
 #[test]
