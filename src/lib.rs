@@ -17,8 +17,8 @@
 //!   over the same keys, `api/plain.rs` and `api/json`, and one table of paths for both, `api/route.rs`.
 //!
 //! [`tokens`] are what lets clients in, where that is asked for, and a [`rate::Rate`] says how often. [`options`] turns the
-//! command line into a [`options::Config`] that the rest may trust, [`logging`] sends log lines to stderr, and `main` wires
-//! them together and waits for a signal.
+//! command line into a [`options::Config`] that the rest may trust, [`logging`] sends log lines to stderr, [`memory`] gives
+//! back what is not needed any more, and `main` wires them together and waits for a signal.
 //!
 //! To read it in the order in which a request flows: `main.rs`, `server/mod.rs`, `server/listener.rs`,
 //! `server/connections.rs`, `server/pool.rs`, `api/mod.rs`, `api/plain.rs`, `store/mod.rs`, `server/call.rs`. What keeps
@@ -32,6 +32,7 @@
 
 pub mod api;
 pub mod logging;
+pub mod memory;
 pub mod options;
 pub mod rate;
 pub mod server;

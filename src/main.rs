@@ -20,6 +20,7 @@ use signal_hook::iterator::Signals;
 use signal_hook::low_level::signal_name;
 
 use threadkv::api::{About, Admitted, Api, Auth, Limits};
+use threadkv::memory;
 use threadkv::options::{self, Config, Invocation, TokenCommand};
 use threadkv::server::{self, AcceptEnded, Monitor, Parts, Pool, Server, contain_panic};
 use threadkv::store::{Answer, Store};
@@ -133,7 +134,9 @@ fn serve(config: Config) -> Result<(), String> {
         pool: (pool, tasks),
         accept_ended,
     };
-    let server = Server::start(parts).map_err(|error| format!("cannot start a thread: {error}"))?;
+    let no_thread = |error: io::Error| format!("cannot start a thread: {error}");
+    memory::start().map_err(no_thread)?;
+    let server = Server::start(parts).map_err(no_thread)?;
     serving.store(true, Ordering::Release);
     let (version, workers) = (env!("CARGO_PKG_VERSION"), config.workers);
     let mode = match &config.working_dir {

@@ -16,9 +16,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tiny_http::Request;
 
+use crate::memory;
+
 use super::clock::{self, Tick};
 use super::receive::{Doing, Inflow};
 use super::sockets::{self, Held, Unread, cookie, peer};
+
+/// About what tiny_http and we allocate for a connection.
+const CONNECTION_BYTES: usize = 16 * 1024;
 
 /// All connections, by their client's address, which no two of them share at a time.
 #[derive(Default)]
@@ -110,9 +115,9 @@ impl Connections {
         let connection = table.new_connection(fd);
         let inflow = Arc::clone(&connection.inflow);
         let earlier = table.connections.insert(address, connection);
-        let left = earlier.map(|earlier| {
+        let left = earlier.map(|mut earlier| {
             earlier.inflow.end();
-            earlier.waiting
+            mem::take(&mut earlier.waiting)
         });
         (inflow, left.unwrap_or_default())
     }
@@ -266,6 +271,12 @@ impl Connections {
     fn lock(&self) -> MutexGuard<'_, Table> {
         // No code under this lock panics half way through a change.
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        memory::freed(CONNECTION_BYTES);
     }
 }
 

@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 
 use tiny_http::Request;
 
+use crate::memory;
+
 use super::call::Call;
 use super::connections::Client;
 use super::crew::{Crew, Place};
@@ -287,6 +289,7 @@ fn read_within(
     impl Drop for Share<'_> {
         fn drop(&mut self) {
             self.0.fetch_sub(self.1, Ordering::Relaxed);
+            memory::freed(self.1 as usize);
         }
     }
     let mut share = Share(used, 0);

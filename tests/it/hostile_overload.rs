@@ -17,6 +17,9 @@ const MORE_THAN_TRANSFERS: usize = 2000;
 /// More than sockets hold.
 const LARGE: usize = 5_000_000;
 
+/// What a server may keep of the memory that a flood has taken: stacks of threads, for one thing.
+const KEPT: u64 = 20 << 20;
+
 /// A server on which nothing is ended for being slow.
 fn start() -> Server {
     Server::start(&["--transfer-timeout=86400", "--min-rate=0"])
@@ -216,4 +219,31 @@ fn whoever_pipelines_without_end_and_does_not_read_harms_only_itself() {
         wait_for_descriptors(&server, &before);
         bystander.end();
     }
+}
+
+#[test]
+fn what_a_flood_has_taken_goes_back_to_the_system() {
+    let server = Server::start(&[]);
+    let before = Usage::of(&server);
+    let request = format!(
+        "PUT /kv/a HTTP/1.1\r\nContent-Length: 60000\r\n\r\n{}",
+        "v".repeat(60_000)
+    );
+    let mut clients: Vec<Client> = (0..4000).map(|_| server.connect()).collect();
+    for client in &mut clients {
+        client.write(&request);
+    }
+    for client in &mut clients {
+        assert!([200, 503].contains(&client.read("PUT").status));
+    }
+    let peak = Usage::of(&server);
+    drop(clients);
+    wait_for("memory to go back", || {
+        let now = Usage::of(&server);
+        (now.memory < before.memory + KEPT).then_some(())
+    });
+    assert!(
+        peak.memory > before.memory + KEPT,
+        "it never took more than {peak}"
+    );
 }
