@@ -2,6 +2,8 @@
 
 use std::thread;
 
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
+
 use crate::bystander::Bystander;
 use crate::client::Client;
 use crate::process::Server;
@@ -213,4 +215,38 @@ fn what_is_announced_and_does_not_come_takes_no_memory() {
     wait_for_descriptors(&server, &before);
     expect_peak(&server, &before, 16 << 20);
     bystander.end();
+}
+
+#[test]
+fn where_memory_is_promised_to_nobody_an_absurd_length_costs_a_thread_and_no_more() {
+    let server = Server::start(&[]);
+    let mut steady = server.connect();
+    steady.send("PUT", "/kv/a", "v").expect(200, "");
+    let before = Usage::of(&server);
+    // As with `vm.overcommit_memory=2`: no room for the buffer that huge bodies are skipped with, but for threads.
+    let room = Some(2 << 30);
+    let limit = Rlimit {
+        current: room,
+        maximum: room,
+    };
+    let pid = Pid::from_raw(server.pid().cast_signed());
+    prlimit(pid, Resource::As, limit).unwrap();
+    let sent = 50;
+    for n in 0..sent {
+        let mut client = server.connect();
+        let length = LENGTHS[n % LENGTHS.len()];
+        client.write(format!(
+            "PUT /kv/a HTTP/1.1\r\nContent-Length: {length}\r\n\r\n"
+        ));
+        client.read("PUT").expect(413, "value too large\n");
+        client.expect_end();
+        steady.send("GET", "/kv/a", "").expect(200, "v");
+    }
+    let after = Usage::of(&server);
+    assert!(
+        after.threads <= before.threads + sent
+            && after.descriptors <= before.descriptors + 2 * sent,
+        "{after} after {sent} requests, {before} before"
+    );
+    assert!(after.memory < before.memory + SOME);
 }
