@@ -17,6 +17,10 @@ use crate::server::Patience;
 use crate::store::Durability;
 use crate::tokens::NewToken;
 
+mod args;
+
+use args::{Args, ListArgs, RevokeArgs, Subcommand, TokenArgs, TokenSubcommand};
+
 /// More workers than this are a mistake: they would only wait for each other.
 const MAX_WORKERS: usize = 256;
 
@@ -31,150 +35,6 @@ const MAX_SECONDS: u64 = 86_400;
 
 /// The highest rate that can be asked for, in bytes a second: 1 GiB. No network is faster.
 const MAX_MIN_RATE: u64 = 1 << 30;
-
-/// A small, fast key-value server over HTTP, made of plain threads and channels.
-#[derive(FromArgs)]
-struct Args {
-    /// address to listen on (default 127.0.0.1)
-    #[argh(option, default = "String::from(\"127.0.0.1\")", arg_name = "address")]
-    host: String,
-
-    /// port to listen on; 0 takes a free one (default 4000)
-    #[argh(option, default = "String::from(\"4000\")", arg_name = "number")]
-    port: String,
-
-    /// directory that keeps the data; without it, data lives in memory only
-    #[argh(option, arg_name = "dir")]
-    working_dir: Option<PathBuf>,
-
-    /// sync, os or none: what an answered write survives (default sync, a power cut)
-    #[argh(option, default = "String::from(\"sync\")", arg_name = "mode")]
-    durability: String,
-
-    /// threads that answer requests (default: one a core, at least two)
-    #[argh(option, arg_name = "number")]
-    workers: Option<String>,
-
-    /// connections open at once; more wait (default: what the limits of the machine allow)
-    #[argh(option, arg_name = "number")]
-    max_connections: Option<String>,
-
-    /// largest value, in bytes (default 10485760)
-    #[argh(option, default = "String::from(\"10485760\")", arg_name = "bytes")]
-    max_value_bytes: String,
-
-    /// items of a bulk request, at most (default 500)
-    #[argh(option, default = "String::from(\"500\")", arg_name = "number")]
-    max_batch: String,
-
-    /// close a connection on which nothing has happened for so long (default 75)
-    #[argh(option, default = "String::from(\"75\")", arg_name = "seconds")]
-    idle_timeout: String,
-
-    /// close a connection whose request line and headers take longer (default 10)
-    #[argh(option, default = "String::from(\"10\")", arg_name = "seconds")]
-    head_timeout: String,
-
-    /// close a connection whose body or answer takes longer (default 300)
-    #[argh(option, default = "String::from(\"300\")", arg_name = "seconds")]
-    transfer_timeout: String,
-
-    /// bytes a second that bodies and answers must make, after 5 seconds; 0 for any (default 1024)
-    #[argh(option, default = "String::from(\"1024\")", arg_name = "bytes")]
-    min_rate: String,
-
-    /// off, error, warn, info, debug or trace (default info)
-    #[argh(option, default = "String::from(\"info\")", arg_name = "level")]
-    log_level: String,
-
-    /// file of the tokens that let clients in, on both APIs
-    #[argh(option, arg_name = "file")]
-    auth: Option<PathBuf>,
-
-    /// let everybody in, also from other machines
-    #[argh(switch)]
-    no_auth: bool,
-
-    /// requests a second (N/s) or a minute (N/m) of one token, or without --auth of one address
-    #[argh(option, arg_name = "rate")]
-    rate_limit: Option<String>,
-
-    /// origin of web pages that may use the APIs, or * for any; can be given several times
-    #[argh(option, arg_name = "origin")]
-    cors_origin: Vec<String>,
-
-    /// print the version and exit
-    #[argh(switch)]
-    version: bool,
-
-    #[argh(subcommand)]
-    command: Option<Subcommand>,
-}
-
-#[derive(FromArgs)]
-#[argh(subcommand)]
-enum Subcommand {
-    Token(TokenArgs),
-}
-
-/// Makes, lists and revokes the tokens that let clients in.
-#[derive(FromArgs)]
-#[argh(subcommand, name = "token")]
-struct TokenArgs {
-    #[argh(subcommand)]
-    command: TokenSubcommand,
-}
-
-#[derive(FromArgs)]
-#[argh(subcommand)]
-enum TokenSubcommand {
-    Create(CreateArgs),
-    List(ListArgs),
-    Revoke(RevokeArgs),
-}
-
-/// Makes a token and prints it, once: it is kept nowhere.
-#[derive(FromArgs)]
-#[argh(subcommand, name = "create")]
-struct CreateArgs {
-    /// file of the tokens; made if there is none
-    #[argh(option, arg_name = "file")]
-    file: PathBuf,
-
-    /// how to call it (default: token-1, token-2 and so on)
-    #[argh(option, arg_name = "name")]
-    name: Option<String>,
-
-    /// let it read only
-    #[argh(switch)]
-    read_only: bool,
-
-    /// requests a second (N/s) or a minute (N/m), whatever the server's own --rate-limit says
-    #[argh(option, arg_name = "rate")]
-    rate_limit: Option<String>,
-}
-
-/// Lists names, dates and rights of the tokens, never the tokens themselves.
-#[derive(FromArgs)]
-#[argh(subcommand, name = "list")]
-struct ListArgs {
-    /// file of the tokens
-    #[argh(option, arg_name = "file")]
-    file: PathBuf,
-}
-
-/// Removes a token: whoever has it is not let in any more.
-#[derive(FromArgs)]
-#[argh(subcommand, name = "revoke")]
-struct RevokeArgs {
-    /// file of the tokens
-    #[argh(option, arg_name = "file")]
-    file: PathBuf,
-
-    /// its name
-    #[argh(option, arg_name = "name")]
-    name: String,
-}
 
 /// What the command line asks for.
 #[derive(Debug)]
