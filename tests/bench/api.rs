@@ -1,0 +1,113 @@
+//! The same few things asked in the way of each server: requests as bytes, and values out of answers.
+
+use base64::prelude::{BASE64_STANDARD, Engine};
+use serde_json::{Value, json};
+
+/// How a server is talked to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Api {
+    Plain,
+    Json,
+    /// Answers everything with a constant.
+    Constant,
+    Webdis,
+    Etcd,
+}
+
+impl Api {
+    pub fn get(self, key: &str, headers: &str) -> Vec<u8> {
+        match self {
+            Api::Plain | Api::Constant => request("GET", &format!("/kv/{key}"), headers, ""),
+            Api::Json => request("GET", &format!("/api/v1/kv/{key}"), headers, ""),
+            // As text, since JSON would cost Redis more than the others.
+            Api::Webdis => request("GET", &format!("/GET/{key}.txt"), headers, ""),
+            Api::Etcd => {
+                let body = json!({"key": BASE64_STANDARD.encode(key)}).to_string();
+                request("POST", "/v3/kv/range", headers, &body)
+            }
+        }
+    }
+
+    pub fn put(self, key: &str, value: &str, headers: &str) -> Vec<u8> {
+        match self {
+            Api::Plain | Api::Constant => request("PUT", &format!("/kv/{key}"), headers, value),
+            Api::Json => {
+                let body = json!({"value": value}).to_string();
+                request("PUT", &format!("/api/v1/kv/{key}"), headers, &body)
+            }
+            Api::Webdis => request("PUT", &format!("/SET/{key}"), headers, value),
+            Api::Etcd => {
+                let [key, value] = [key, value].map(|text| BASE64_STANDARD.encode(text));
+                let body = json!({"key": key, "value": value}).to_string();
+                request("POST", "/v3/kv/put", headers, &body)
+            }
+        }
+    }
+
+    /// A request that sets many keys at once; none where there is no such thing.
+    pub fn put_many(self, items: &[(String, String)], headers: &str) -> Option<Vec<u8>> {
+        match self {
+            Api::Plain | Api::Json => Some(put_many_for(items, None, headers)),
+            Api::Webdis => {
+                let words = items.iter().flat_map(|(key, value)| ["/", key, "/", value]);
+                let body: String = ["MSET"].into_iter().chain(words).collect();
+                Some(request("POST", "/", headers, &body))
+            }
+            Api::Constant | Api::Etcd => None,
+        }
+    }
+
+    /// The value that a GET was answered with.
+    pub fn value(self, body: &[u8]) -> Option<String> {
+        let field = |pointer| {
+            let body: Value = serde_json::from_slice(body).ok()?;
+            body.pointer(pointer)?.as_str().map(str::to_owned)
+        };
+        match self {
+            Api::Plain | Api::Constant | Api::Webdis => String::from_utf8(body.to_vec()).ok(),
+            Api::Json => field("/data/value"),
+            Api::Etcd => {
+                let value = BASE64_STANDARD.decode(field("/kvs/0/value")?).ok()?;
+                String::from_utf8(value).ok()
+            }
+        }
+    }
+}
+
+/// threadkv's request to set many keys at once, all of which expire after so many seconds.
+pub fn put_many_for(items: &[(String, String)], ttl: Option<u64>, headers: &str) -> Vec<u8> {
+    let operation = |(key, value): &(String, String)| match ttl {
+        Some(ttl) => json!({"key": key, "value": value, "ttl": ttl}),
+        None => json!({"key": key, "value": value}),
+    };
+    let operations: Vec<Value> = items.iter().map(operation).collect();
+    let body = json!({"operations": operations}).to_string();
+    request("POST", "/api/v1/kv/bulk", headers, &body)
+}
+
+/// A request. Headers bring their line ends.
+pub fn request(method: &str, path: &str, headers: &str, body: &str) -> Vec<u8> {
+    let length = match body.len() {
+        0 => String::new(),
+        length => format!("Content-Length: {length}\r\n"),
+    };
+    format!("{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n{headers}{length}\r\n{body}")
+        .into_bytes()
+}
+
+/// The name of a key: 16 bytes, always.
+pub fn key(index: u32) -> String {
+    format!("key:{index:012}")
+}
+
+/// Its value: letters and digits, which no API has to write in another way.
+pub fn value(index: u32, bytes: usize) -> String {
+    let part = format!("value{index:012}");
+    part.bytes().cycle().take(bytes).map(char::from).collect()
+}
+
+pub fn items(indices: impl Iterator<Item = u32>, value_bytes: usize) -> Vec<(String, String)> {
+    indices
+        .map(|index| (key(index), value(index, value_bytes)))
+        .collect()
+}
