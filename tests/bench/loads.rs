@@ -16,6 +16,10 @@ const BULK_REQUESTS: u32 = 64;
 /// The key that the first request is about, so that it is there in the end.
 pub const FIRST_KEY: u32 = 0;
 
+/// Connections at which GET and PUT are measured, and synced PUT.
+pub const CONNECTIONS: [u32; 5] = [1, 16, 64, 256, 1000];
+pub const DURABLE_CONNECTIONS: [u32; 3] = [1, 64, 256];
+
 /// What requests do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Work {
@@ -122,7 +126,7 @@ pub fn all() -> Vec<Load> {
     use Peer::{Etcd, Nginx, Redis, RedisSync, Threadkv, ThreadkvSync, ThreadkvTokens};
     let mut loads = Vec::new();
     for (name, work) in [("get", Work::Get), ("put", Work::Put)] {
-        for connections in [1, 16, 64, 256, 1000] {
+        for connections in CONNECTIONS {
             let peers = match connections {
                 64 => &[Threadkv, Nginx, Redis, Etcd][..],
                 _ => &[Threadkv, Nginx, Redis],
@@ -130,7 +134,7 @@ pub fn all() -> Vec<Load> {
             loads.push(Load::new(name, work, connections, peers));
         }
     }
-    for connections in [1, 64, 256] {
+    for connections in DURABLE_CONNECTIONS {
         let peers = [ThreadkvSync, RedisSync, Etcd];
         loads.push(Load::new("durable-put", Work::Put, connections, &peers));
     }

@@ -16,8 +16,8 @@ pub struct Machine {
     pub kernel: String,
     /// Of the disk that data is on.
     pub file_system: String,
-    /// Of the minute before the start. Should be far below the number of cores.
-    pub load_average: String,
+    /// Of the minute before the start.
+    pub load_average: f64,
     pub programs: Vec<String>,
 }
 
@@ -36,6 +36,10 @@ impl Machine {
             let query = ["-W", "-f", "${Package} ${Version}", package];
             output(Command::new("dpkg-query").args(query))
         };
+        let load_average = read("/proc/loadavg")
+            .split(' ')
+            .next()
+            .and_then(|it| it.parse().ok());
         let threadkv = concat!("threadkv ", env!("CARGO_PKG_VERSION")).to_owned();
         Machine {
             cores,
@@ -47,16 +51,17 @@ impl Machine {
                     .arg(work_directory),
             )
             .unwrap_or_else(|| "unknown".into()),
-            load_average: read("/proc/loadavg")
-                .split(' ')
-                .next()
-                .unwrap_or_default()
-                .to_owned(),
+            load_average: load_average.unwrap_or(0.0),
             programs: [threadkv]
                 .into_iter()
                 .chain(packages.filter_map(version))
                 .collect(),
         }
+    }
+
+    /// Whether others take so much of it that it shows in what is measured.
+    pub fn is_busy(&self) -> bool {
+        self.load_average > self.cores as f64 / 2.0
     }
 }
 

@@ -12,6 +12,7 @@
 
 mod api;
 mod bars;
+mod chart;
 mod child;
 mod client;
 mod directory;
@@ -100,6 +101,11 @@ fn compare(options: &Options) -> Result<(), String> {
         "{}",
         table::heading(&machine, options.rounds, options.seconds)
     );
+    if machine.is_busy() {
+        println!(
+            "the machine is busy with something else, which hits some servers harder than others"
+        );
+    }
     say_what_is_missing();
 
     let mut results = Results {
@@ -130,7 +136,14 @@ fn compare(options: &Options) -> Result<(), String> {
     let report = options.results.join("results.json");
     let text = json!({"results": results, "bars": bars}).to_string();
     fs::write(&report, text).map_err(|error| format!("{}: {error}", report.display()))?;
-    println!("\n{}", report.display());
+    println!("\nall of it is in {}", report.display());
+    match chart::draw(&results, &options.results) {
+        Ok(()) => println!(
+            "and as a chart in {}",
+            options.results.join("peers.svg").display()
+        ),
+        Err(error) => println!("{error}"),
+    }
     match table::failures(&results).as_slice() {
         [] => Ok(()),
         failures => Err(format!(

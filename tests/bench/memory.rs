@@ -12,8 +12,10 @@ use crate::running::Running;
 pub const KEYS: &str = "memory-keys";
 pub const IDLE: &str = "memory-idle";
 
-/// Figures of [`KEYS`].
+/// A figure of [`KEYS`].
 pub const WITH_KEYS: &str = "with a million keys";
+/// Of [`IDLE`].
+pub const WITH_CONNECTIONS: &str = "with 5,000 connections";
 
 const MILLION: u32 = 1_000_000;
 const CONNECTIONS: u32 = 5_000;
@@ -59,7 +61,7 @@ pub fn of_idle_connections(options: &Options) -> Result<Vec<Figures>, String> {
         let a_connection = full.saturating_sub(empty) as f64 / connections.len() as f64;
         Ok(vec![
             Figure::once("without connections", "MB", empty as f64 / 1e6),
-            Figure::once("with 5,000 connections", "MB", full as f64 / 1e6),
+            Figure::once(WITH_CONNECTIONS, "MB", full as f64 / 1e6),
             Figure::once("a connection", "kB", a_connection / 1e3),
             Figure::once("threads", "", threads? as f64),
         ])

@@ -125,7 +125,7 @@ fn wait_for_expiry(server: &Running) -> Result<(), String> {
         let health: Value = serde_json::from_slice(&health.map_err(|error| server.error(error))?)
             .map_err(|error| server.error(error))?;
         let figure = |name| health.pointer(name).and_then(Value::as_u64);
-        let [size, memory] = ["/storage/size", "/storage/memory"].map(figure);
+        let [size, memory] = ["/cluster/storage/size", "/cluster/storage/memory"].map(figure);
         // Those that are asked for all the time stay.
         if size.is_some_and(|size| size < 10) && memory.is_some_and(|memory| memory < 10_000) {
             return Ok(());

@@ -60,7 +60,7 @@ fn speed_line(speed: &Speed, first: Option<f64>) -> String {
     let rate = median(|it| it.rate);
     let ratio = first.map(|first| format!("{:.2}", first / rate));
     format!(
-        "{:>9} {spread:>19} {:>8.2} {:>8.2} {:>8.1} {:>11}",
+        "{:>9} {spread:>19} {:>8.3} {:>8.3} {:>8.1} {:>11}",
         count(rate),
         median(|it| it.p50),
         median(|it| it.p99),
