@@ -1,8 +1,7 @@
 //! What was found, as a picture, drawn by gnuplot.
 
-use std::fmt::Write;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::child::{Child, find_program};
@@ -14,7 +13,7 @@ use crate::results::{Results, Speed};
 use crate::wrk::Sample;
 
 /// Draws `peers.svg` into a directory, where gnuplot finds the script it was drawn with as well.
-pub fn draw(results: &Results, directory: &Path) -> Result<(), String> {
+pub fn draw(results: &Results, directory: &Path) -> Result<PathBuf, String> {
     let gnuplot = find_program("gnuplot")
         .ok_or("no chart, since gnuplot is missing: apt install gnuplot-nox")?;
     let mut panels = panels(results);
@@ -29,7 +28,7 @@ pub fn draw(results: &Results, directory: &Path) -> Result<(), String> {
     let mut command = Command::new(gnuplot);
     command.arg(&path);
     Child::spawn("gnuplot", command, directory)?.finish()?;
-    Ok(())
+    Ok(directory.join("peers.svg"))
 }
 
 /// A chart of bars: a group for each row, and in it a bar for each server.
@@ -183,8 +182,8 @@ fn script(results: &Results, panels: &[Panel]) -> String {
     let mut script = format!(
         "set terminal svg size 1200,{height} dynamic font 'sans-serif,14' background 'white'\n\
          set output 'peers.svg'\n\
-         set multiplot layout {lines},2 title \"threadkv {version} and its peers on {cores} cores ({processor}), shared \
-         with the load\\nmedians, least and most of {rounds} rounds of {seconds} s\" font ',16'\n\
+         set multiplot layout {lines},2 title \"threadkv {version} and its peers on {cores} cores ({processor}), \
+         shared with the load\\nmedians, least and most of {rounds} rounds of {seconds} s\" font ',16'\n\
          set style data histograms\n\
          set style histogram errorbars gap 1.5 linewidth 1\n\
          set style fill solid 0.9 noborder\n\
@@ -196,46 +195,47 @@ fn script(results: &Results, panels: &[Panel]) -> String {
          set key below horizontal maxrows 1 samplen 1 font ',12'\n\
          set lmargin 8\n"
     );
-    // A String takes everything.
     for (number, panel) in panels.iter().enumerate() {
-        let _ = writeln!(script, "$data{number} << END");
-        for (label, ranges) in &panel.rows {
-            let _ = write!(script, "\"{label}\"");
-            for range in ranges {
-                let _ = match range {
-                    Some(Range([median, least, most])) => {
-                        write!(script, " {median} {least} {most}")
-                    }
-                    None => write!(script, " ? ? ?"),
-                };
-            }
-            script.push('\n');
-        }
-        script.push_str("END\n");
-        let (scale, least) = if panel.logarithmic {
-            ("set logscale y", "*")
-        } else {
-            ("unset logscale", "0")
-        };
-        let last = panel.rows.len() as f64 - 0.4;
-        let _ = writeln!(
-            script,
-            "{scale}\nset yrange [{least}:*]\nset xrange [-0.6:{last}]\nset title \"{}\"",
-            panel.title
-        );
-        let bars = panel.servers.iter().enumerate().map(|(place, server)| {
-            let column = 2 + 3 * place;
-            let (name, colour) = (server.name(), colour(*server));
-            format!(
-                "$data{number} using {column}:{}:{}:xtic(1) title \"{name}\" linecolor rgb '{colour}'",
-                column + 1,
-                column + 2
-            )
-        });
-        let bars: Vec<String> = bars.collect();
-        let _ = writeln!(script, "plot {}", bars.join(", \\\n     "));
+        script.push_str(&plot(panel, &format!("$data{number}")));
     }
     script
+}
+
+/// The part for one panel, with its data under that name.
+fn plot(panel: &Panel, data: &str) -> String {
+    let cell = |range: &Option<Range>| match range {
+        Some(Range([median, least, most])) => format!("{median} {least} {most}"),
+        None => "? ? ?".into(),
+    };
+    let row = |(label, ranges): &(String, Vec<Option<Range>>)| {
+        let cells: Vec<String> = ranges.iter().map(cell).collect();
+        format!("\"{label}\" {}\n", cells.join(" "))
+    };
+    let rows: String = panel.rows.iter().map(row).collect();
+    let bar = |(place, server): (usize, &Peer)| {
+        let [median, least, most] = [2, 3, 4].map(|column| column + 3 * place);
+        let (name, colour) = (server.name(), colour(*server));
+        format!(
+            "{data} using {median}:{least}:{most}:xtic(1) title '{name}' linecolor rgb '{colour}'"
+        )
+    };
+    let bars: Vec<String> = panel.servers.iter().enumerate().map(bar).collect();
+    let (scale, least) = if panel.logarithmic {
+        ("set logscale y", "*")
+    } else {
+        ("unset logscale", "0")
+    };
+    let last = panel.rows.len() as f64 - 0.4;
+    format!(
+        "{data} << END\n{rows}END\n\
+         {scale}\n\
+         set yrange [{least}:*]\n\
+         set xrange [-0.6:{last}]\n\
+         set title '{}'\n\
+         plot {}\n",
+        panel.title,
+        bars.join(", ")
+    )
 }
 
 /// The same for a server everywhere, and told apart by those who see colours differently.

@@ -130,8 +130,8 @@ impl Drop for Child {
     }
 }
 
-/// Has the kernel kill the process when the thread that starts it ends, be it by `kill -9`. So it is for the main thread
-/// to start them.
+/// Has the kernel kill the process when the thread that starts it ends, be it by `kill -9`. So it is for the main
+/// thread to start them.
 #[expect(unsafe_code, reason = "only the new process itself can ask for it")]
 fn die_with_this_thread(command: &mut Command) {
     let ask = || -> io::Result<()> { Ok(set_parent_process_death_signal(Some(Signal::KILL))?) };

@@ -1,8 +1,8 @@
 //! Directories for what servers keep.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::{fs, process};
 
 /// A new, empty directory. Removed when dropped.
 pub struct Directory(PathBuf);
@@ -11,7 +11,8 @@ impl Directory {
     pub fn new(parent: &Path) -> Result<Directory, String> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let path = parent.join(format!("{}-{number}", process::id()));
+        let path = parent.join(format!("threadkv-bench-{number}"));
+        let _ = fs::remove_dir_all(&path); // of an earlier run, if it was killed
         fs::create_dir_all(&path).map_err(|error| format!("{}: {error}", path.display()))?;
         let path = path.canonicalize().map_err(|error| error.to_string())?;
         Ok(Directory(path))

@@ -1,5 +1,5 @@
--- Sends requests that were made beforehand, one after the other, so that making them takes no time from the servers. The
--- same for all of them.
+-- Sends requests that were made beforehand, one after the other, so that making them takes no time from the servers.
+-- The same for all of them.
 
 local requests, last = {}, 0
 

@@ -4,7 +4,7 @@ use crate::api::{self, Api};
 use crate::peers::Peer;
 use crate::running::Running;
 
-/// Requests that are made beforehand at most; enough to find each of a million keys' neighbourhoods in no cache.
+/// Requests that are made beforehand at most: enough to find little of a million keys in the processor's caches.
 const MOST_REQUESTS: u32 = 200_000;
 
 /// Items of a bulk request.
@@ -115,8 +115,8 @@ impl Load {
     }
 }
 
-/// A key for each number, such that numbers that follow each other lead far apart, and the first one to [`FIRST_KEY`]. The
-/// factor is a prime, so that no key comes twice where there are as many numbers as keys.
+/// A key for each number: numbers that follow each other lead far apart, and the first one to [`FIRST_KEY`]. The factor
+/// is a prime, so that no key comes twice where there are as many numbers as keys.
 fn scatter(number: u32, keys: u32) -> u32 {
     (u64::from(number) * 2_654_435_761 % u64::from(keys)) as u32
 }

@@ -1,7 +1,7 @@
 //! Compares threadkv with its peers: the same loads on each of them, in alternation, in several rounds.
 //!
-//! `loads.rs` says what is asked of whom, `peers.rs` how the servers are set up, and `speed.rs` puts the ones under the
-//! others; `memory.rs`, `start.rs` and `pauses.rs` look at the rest. What they find is in `results.rs`, and `bars.rs`,
+//! `loads.rs` says what is asked of whom, `peers.rs` how the servers are set up, and `speed.rs` measures, with wrk;
+//! `memory.rs`, `start.rs` and `pauses.rs` look at the rest. What they find is kept in `results.rs`, and `bars.rs`,
 //! `table.rs` and `chart.rs` show it. The README beside them has the reasons.
 
 #![expect(
@@ -38,7 +38,7 @@ use std::process::ExitCode;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::json;
 
-use crate::loads::Load;
+use crate::child::find_program;
 use crate::machine::Machine;
 use crate::options::{Args, Options};
 use crate::peers::Peer;
@@ -73,45 +73,24 @@ fn main() -> ExitCode {
     }
 }
 
-/// Runs everything that is wanted. Something that fails does not keep the rest from being run, but is an error in the end.
+/// Runs everything that is wanted. What fails does not keep the rest from being run, but is an error in the end.
 fn compare(options: &Options) -> Result<(), String> {
-    let loads: Vec<Load> = loads::all();
-    let loads: Vec<Load> = loads
-        .into_iter()
-        .filter(|load| options.wants(&load.name))
-        .collect();
-    let others = OTHERS.into_iter().filter(|(name, _)| match *name {
-        pauses::NAME => options.wants_pauses(name),
-        _ => options.wants(name),
-    });
-    if !loads.is_empty() && child::find_program("wrk").is_none() {
+    let mut loads = loads::all();
+    loads.retain(|load| options.wants(&load.name));
+    if !loads.is_empty() && find_program("wrk").is_none() {
         return Err("wrk is missing, which makes the load: apt install wrk".into());
     }
     interrupt::watch().map_err(|error| format!("cannot wait for signals: {error}"))?;
     raise_descriptor_limit();
-    make_directory(&options.work_directory)?;
-    let machine = Machine::look(&options.work_directory);
-    if machine.file_system == "tmpfs" {
-        let directory = options.work_directory.display();
-        return Err(format!(
-            "{directory} is not on a disk; choose another --work-dir"
-        ));
-    }
-    print!(
-        "{}",
-        table::heading(&machine, options.rounds, options.seconds)
-    );
-    if machine.is_busy() {
-        println!(
-            "the machine is busy with something else, which hits some servers harder than others"
-        );
-    }
+    let machine = prepare(&options.work_directory)?;
+    let (rounds, seconds) = (options.rounds, options.seconds);
+    print!("{}", table::heading(&machine, rounds, seconds));
     say_what_is_missing();
 
     let mut results = Results {
         machine,
-        rounds: options.rounds,
-        seconds: options.seconds,
+        rounds,
+        seconds,
         speeds: Vec::new(),
         figures: Vec::new(),
     };
@@ -124,34 +103,53 @@ fn compare(options: &Options) -> Result<(), String> {
         print!("{}", table::speeds(&speeds));
         results.speeds.extend(speeds);
     }
-    for (_, measure) in others {
+    for (_, measure) in OTHERS.iter().filter(|(name, _)| wants_other(options, name)) {
         let figures = measure(options)?;
         progress::clear();
         print!("{}", table::figures(&figures));
         results.figures.extend(figures);
     }
-    let bars = bars::all(&results);
-    print!("{}", table::bars(&bars));
-
-    let report = options.results.join("results.json");
-    let text = json!({"results": results, "bars": bars}).to_string();
-    fs::write(&report, text).map_err(|error| format!("{}: {error}", report.display()))?;
-    println!("\nall of it is in {}", report.display());
-    match chart::draw(&results, &options.results) {
-        Ok(()) => println!(
-            "and as a chart in {}",
-            options.results.join("peers.svg").display()
-        ),
-        Err(error) => println!("{error}"),
-    }
+    report(&results, options)?;
     match table::failures(&results).as_slice() {
         [] => Ok(()),
-        failures => Err(format!(
-            "{} have failed:\n{}",
-            failures.len(),
-            failures.join("\n")
-        )),
+        failures => Err(format!("failed:\n{}", failures.join("\n"))),
     }
+}
+
+fn wants_other(options: &Options, name: &str) -> bool {
+    match name {
+        pauses::NAME => options.wants_pauses(name),
+        _ => options.wants(name),
+    }
+}
+
+/// Makes the directory that servers keep their data in. Syncing has to cost there what it costs on a disk.
+fn prepare(work_directory: &Path) -> Result<Machine, String> {
+    let path = work_directory.display();
+    fs::create_dir_all(work_directory).map_err(|error| format!("{path}: {error}"))?;
+    let machine = Machine::look(work_directory);
+    if machine.file_system == "tmpfs" {
+        return Err(format!("{path} is in memory; choose another --work-dir"));
+    }
+    Ok(machine)
+}
+
+/// Prints the bars, and writes everything to files.
+fn report(results: &Results, options: &Options) -> Result<(), String> {
+    let bars = bars::all(results);
+    print!("{}", table::bars(&bars));
+    let directory = &options.results;
+    let path = directory.join("results.json");
+    let text = json!({"results": results, "bars": bars}).to_string();
+    fs::create_dir_all(directory)
+        .and_then(|()| fs::write(&path, text))
+        .map_err(|error| format!("{}: {error}", path.display()))?;
+    println!("\nfigures: {}", path.display());
+    match chart::draw(results, directory) {
+        Ok(path) => println!("chart: {}", path.display()),
+        Err(error) => println!("{error}"),
+    }
+    Ok(())
 }
 
 /// For thousands of connections, here and in the servers, which inherit it.
@@ -163,10 +161,6 @@ fn raise_descriptor_limit() {
     };
     // Where it fails, so do the loads that need it, and say so.
     let _ = setrlimit(Resource::Nofile, limit);
-}
-
-fn make_directory(path: &Path) -> Result<(), String> {
-    fs::create_dir_all(path).map_err(|error| format!("{}: {error}", path.display()))
 }
 
 fn say_what_is_missing() {

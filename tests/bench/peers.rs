@@ -73,7 +73,7 @@ impl Peer {
         Some(package)
     }
 
-    /// Starts it on free ports and waits until it answers. What it keeps is in that directory, as it may have been before.
+    /// Starts it on free ports and waits until it answers. It keeps its data in that directory.
     pub fn start(self, directory: &Path) -> Result<Running, String> {
         let mut running = self.spawn(directory)?;
         let request = self.api().put("start", "1", &running.headers[0]);

@@ -17,8 +17,13 @@ pub fn heading(machine: &Machine, rounds: u32, seconds: u32) -> String {
         load_average,
         programs,
     } = machine;
+    let busy = if machine.is_busy() {
+        ": it is busy with something else, which slows some servers down more than others"
+    } else {
+        ""
+    };
     format!(
-        "{cores} cores, {processor}, {kernel}, {file_system}; load average {load_average}\n\
+        "{cores} cores, {processor}, {kernel}, {file_system}; load average {load_average}{busy}\n\
          {}\n\
          {rounds} rounds of {seconds} s; medians, times in ms; threadkv/it: the first line's req/s by this one's\n",
         programs.join(", ")
