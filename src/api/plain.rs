@@ -6,7 +6,7 @@ use super::auth::Denied;
 use super::route::Miss;
 use super::{Api, RETRY_AFTER};
 use crate::server::{Admission, Body, Call, Fault, Response};
-use crate::store::{Command, Failure, Key, Operation, Store, Value};
+use crate::store::{Command, Entry, Failure, Key, Kind, Operation, Store};
 
 const TEXT: &str = "text/plain; charset=utf-8";
 
@@ -36,7 +36,7 @@ pub(super) fn admit(
             let key = parse_key(key_in_path)?;
             Admission::new(limit, move |call| {
                 call.answer(match store.get(&key) {
-                    Some(entry) => Response::new(200, TEXT, Body::Shared(Arc::new(entry.value))),
+                    Some(entry) => Response::new(200, TEXT, Body::Shared(Arc::new(entry))),
                     None => line(404, "key not found"),
                 });
             })
@@ -44,15 +44,8 @@ pub(super) fn admit(
         Endpoint::Put => {
             let key = parse_key(key_in_path)?;
             Admission::new(limit, move |mut call| {
-                match parse_value(&call.take_body()) {
-                    Ok(value) => {
-                        let expiry = None;
-                        write(
-                            &store,
-                            Command::One(Operation::Put { key, value, expiry }),
-                            call,
-                        );
-                    }
+                match parse_entry(&key, &call.take_body()) {
+                    Ok(entry) => write(&store, Command::One(Operation::Put(entry)), call),
                     Err(refusal) => call.answer(refusal),
                 }
             })
@@ -71,12 +64,12 @@ fn parse_key(key_in_path: &str) -> Result<Key, Response> {
     super::parse_key(key_in_path).map_err(|error| line(400, &error.to_string()))
 }
 
-fn parse_value(body: &[u8]) -> Result<Value, Response> {
-    match std::str::from_utf8(body) {
-        Ok("") => Err(line(400, "value cannot be empty")),
-        Ok(text) => Ok(Value::text(text)),
-        Err(_) => Err(line(400, "value must be valid UTF-8")),
+fn parse_entry(key: &Key, body: &[u8]) -> Result<Entry, Response> {
+    if body.is_empty() {
+        return Err(line(400, "value cannot be empty"));
     }
+    let entry = Entry::new(key, Kind::Text, body, None);
+    entry.map_err(|_| line(400, "value must be valid UTF-8"))
 }
 
 /// Submits a write and answers it once it is committed: 200 and nothing else, also where there was nothing to delete.

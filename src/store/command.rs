@@ -1,7 +1,7 @@
 //! What may be done to the store, and what comes of it.
 
 use super::state::State;
-use super::{Entry, Expiry, Key, Value};
+use super::{Entry, Expiry, Key};
 
 /// The most keys that one [`Command::Sweep`] removes. Readers wait for it, about a microsecond a key.
 pub(super) const SWEPT_AT_ONCE: usize = 256;
@@ -23,14 +23,7 @@ pub enum Command {
 #[derive(Clone, Debug)]
 pub enum Operation {
     /// Sets its value, and its expiry or that it has none.
-    Put {
-        /// The key to set.
-        key: Key,
-        /// Its value from now on.
-        value: Value,
-        /// When it expires; `None` for never.
-        expiry: Option<Expiry>,
-    },
+    Put(Entry),
     /// Removes it, if it is there.
     Delete {
         /// The key to remove.
@@ -80,14 +73,14 @@ impl Command {
             Command::Sweep => {
                 let expired = state.expired(SWEPT_AT_ONCE);
                 let swept = expired.len();
-                expired.into_iter().for_each(|key| state.remove(key));
+                expired.iter().for_each(|entry| state.remove(entry.key()));
                 Outcome::Swept(swept)
             }
         }
     }
 
     /// About how many bytes it takes to write down. A touched value is written again: `stored` tells how long it is.
-    pub(super) fn size(&self, stored: impl Fn(&Key) -> usize) -> usize {
+    pub(super) fn size(&self, stored: impl Fn(&str) -> usize) -> usize {
         match self {
             Command::One(operation) => operation.size(&stored),
             Command::Bulk(operations) => operations.iter().map(|it| it.size(&stored)).sum(),
@@ -98,46 +91,43 @@ impl Command {
 
 impl Operation {
     /// The key that it is about.
-    pub fn key(&self) -> &Key {
+    pub fn key(&self) -> &str {
         match self {
-            Operation::Put { key, .. }
-            | Operation::Delete { key }
-            | Operation::Touch { key, .. } => key,
+            Operation::Put(entry) => entry.key(),
+            Operation::Delete { key } | Operation::Touch { key, .. } => key.as_str(),
         }
     }
 
     /// Carries the operation out. Returns whether the key was there, or has been put.
     fn execute(self, state: &mut impl State) -> bool {
         match self {
-            Operation::Put { key, value, expiry } => {
-                state.set(key, Entry { value, expiry });
+            Operation::Put(entry) => {
+                state.set(entry);
                 true
             }
             Operation::Delete { key } => {
-                let found = state.get(&key).is_some_and(Entry::is_live);
+                let found = state.get(key.as_str()).is_some_and(Entry::is_live);
                 // Also where it has expired, and is still in the way.
-                state.remove(key);
+                state.remove(key.as_str());
                 found
             }
             Operation::Touch { key, expiry } => {
-                let live = state.get(&key).filter(|entry| entry.is_live());
-                let Some(value) = live.map(|entry| entry.value.clone()) else {
+                let live = state.get(key.as_str()).filter(|entry| entry.is_live());
+                let Some(touched) = live.map(|entry| entry.with_expiry(Some(expiry))) else {
                     return false;
                 };
-                let expiry = Some(expiry);
-                state.set(key, Entry { value, expiry });
+                state.set(touched);
                 true
             }
         }
     }
 
-    fn size(&self, stored: impl Fn(&Key) -> usize) -> usize {
-        let value = match self {
-            Operation::Put { value, .. } => value.as_str().len(),
-            Operation::Delete { .. } => 0,
-            Operation::Touch { key, .. } => stored(key),
-        };
-        self.key().as_str().len() + value
+    fn size(&self, stored: impl Fn(&str) -> usize) -> usize {
+        match self {
+            Operation::Put(entry) => entry.bytes(),
+            Operation::Delete { key } => key.as_str().len(),
+            Operation::Touch { key, .. } => key.as_str().len() + stored(key.as_str()),
+        }
     }
 }
 
@@ -148,11 +138,7 @@ mod tests {
     #[test]
     fn a_touch_counts_as_much_as_the_value_that_it_writes_again() {
         let key = Key::try_from(&b"key"[..]).unwrap();
-        let put = Operation::Put {
-            key: key.clone(),
-            value: Value::text("value"),
-            expiry: None,
-        };
+        let put = Operation::Put(Entry::of("key", "value"));
         let expiry = Expiry::at_millis(1);
         let touch = Operation::Touch { key, expiry };
         let size = |command: Command| command.size(|_| 1000);

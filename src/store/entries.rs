@@ -1,82 +1,109 @@
 //! The entries of a store, and the orders in which they can be found: by key, by byte order, by deadline.
+//!
+//! An entry is one block of memory, which a list without gaps holds a pointer to ([`slots`](super::slots)). The indexes know
+//! entries by their numbers in that list: a hash table ([`table`](super::table)), runs sorted by key
+//! ([`order`](super::order)) and the [`deadlines`](super::deadlines). Next to the block, an entry takes some 32 bytes, and
+//! some 35 more if it expires.
+//!
+//! All of it is made of small parts, so that there is none that takes long to grow, to shrink or to change, however many
+//! entries there are.
 
-use std::collections::hash_map::{self, HashMap};
-use std::collections::{BTreeSet, btree_set};
 use std::ops::Bound;
 
-use super::{Entry, Expiry, Key};
+use super::deadlines::Deadlines;
+use super::order::Order;
+use super::slots::{Slot, Slots};
+use super::table::Table;
+use super::{Entry, Expiry};
 
-/// Keys and their entries. Everything in here is kept in step by [`Entries::insert`] and [`Entries::remove`].
+/// Entries, one a key. Everything in here is kept in step by [`Entries::insert`] and [`Entries::remove`].
 #[derive(Default)]
 pub(super) struct Entries {
-    entries: HashMap<Key, Entry>,
-    /// All keys, in byte order, so that a listing can go on where it was.
-    keys: BTreeSet<Key>,
-    /// The keys that expire, soonest first.
-    deadlines: BTreeSet<(Expiry, Key)>,
+    slots: Slots,
+    table: Table,
+    order: Order,
+    deadlines: Deadlines,
     /// Bytes of all keys and values.
     bytes: usize,
 }
 
 impl Entries {
     /// The entry of a key; also one that has expired.
-    pub(super) fn get(&self, key: &Key) -> Option<&Entry> {
-        self.entries.get(key)
+    pub(super) fn get(&self, key: &str) -> Option<&Entry> {
+        let hash = self.table.hash(key);
+        let slot = self.table.find(hash, key, &self.slots)?;
+        Some(&self.slots[slot])
     }
 
-    /// Sets a key's entry, and returns the one that it had.
-    pub(super) fn insert(&mut self, key: Key, entry: Entry) -> Option<Entry> {
-        self.bytes += entry.value.as_str().len();
-        match self.entries.entry(key) {
-            hash_map::Entry::Occupied(mut slot) => {
-                let expiry = entry.expiry;
-                let old = slot.insert(entry);
-                self.bytes -= old.value.as_str().len();
-                if old.expiry != expiry {
-                    let key = slot.key();
-                    if let Some(expiry) = old.expiry {
-                        self.deadlines.remove(&(expiry, key.clone()));
-                    }
-                    self.deadlines
-                        .extend(expiry.map(|expiry| (expiry, key.clone())));
-                }
-                Some(old)
+    /// Sets the entry of its key, and returns the one that the key had.
+    pub(super) fn insert(&mut self, entry: Entry) -> Option<Entry> {
+        let hash = self.table.hash(entry.key());
+        let expiry = entry.expiry;
+        self.bytes += entry.bytes();
+        if let Some(slot) = self.table.find(hash, entry.key(), &self.slots) {
+            let old = self.slots.replace(slot, entry);
+            self.bytes -= old.bytes();
+            if old.expiry != expiry {
+                self.set_deadline(slot, old.expiry, expiry);
             }
-            hash_map::Entry::Vacant(slot) => {
-                let key = slot.key();
-                self.bytes += key.as_str().len();
-                self.keys.insert(key.clone());
-                self.deadlines
-                    .extend(entry.expiry.map(|expiry| (expiry, key.clone())));
-                slot.insert(entry);
-                None
-            }
+            return Some(old);
         }
+        let slot = self.slots.push(entry);
+        self.table.insert(hash, slot, &self.slots);
+        self.order.insert(slot, &self.slots);
+        self.set_deadline(slot, None, expiry);
+        None
     }
 
-    /// Removes a key, and returns the entry that it had.
-    pub(super) fn remove(&mut self, key: &Key) -> Option<Entry> {
-        let (key, old) = self.entries.remove_entry(key)?;
-        self.bytes -= key.as_str().len() + old.value.as_str().len();
-        self.keys.remove(&key);
-        if let Some(expiry) = old.expiry {
-            self.deadlines.remove(&(expiry, key));
+    /// Removes the entry of a key, and returns it.
+    pub(super) fn remove(&mut self, key: &str) -> Option<Entry> {
+        let hash = self.table.hash(key);
+        let slot = self.table.find(hash, key, &self.slots)?;
+        self.table.remove(hash, slot, &self.slots);
+        self.order.remove(slot, &self.slots);
+        self.set_deadline(slot, self.slots[slot].expiry, None);
+        let last = (self.slots.len() - 1) as Slot;
+        if slot != last {
+            // It is going to be where the removed one was.
+            let hash = self.table.hash(self.slots.key(last));
+            self.table.renumber(hash, last, slot);
+            self.order.renumber(last, slot, &self.slots);
+            let expiry = self.slots[last].expiry;
+            self.set_deadline(last, expiry, None);
+            self.set_deadline(slot, None, expiry);
         }
+        let old = self.slots.swap_remove(slot)?;
+        self.bytes -= old.bytes();
         Some(old)
+    }
+
+    fn set_deadline(&mut self, slot: Slot, from: Option<Expiry>, to: Option<Expiry>) {
+        if let Some(expiry) = from {
+            self.deadlines.remove(expiry, slot);
+        }
+        if let Some(expiry) = to {
+            self.deadlines.insert(expiry, slot);
+        }
     }
 
     /// How many there are that have not expired, and the bytes of their keys and values.
     pub(super) fn live(&self) -> (usize, usize) {
-        let bytes = |key: &Key| key.as_str().len() + self.entries[key].value.as_str().len();
-        let (keys, expired) = self
-            .expired()
-            .fold((0, 0), |(keys, sum), key| (keys + 1, sum + bytes(key)));
-        (self.len() - keys, self.bytes - expired)
+        let (keys, bytes) = self.expired().fold((0, 0), |(keys, bytes), entry| {
+            (keys + 1, bytes + entry.bytes())
+        });
+        (self.len() - keys, self.bytes - bytes)
+    }
+
+    /// How many there are that have not expired; `None` if that takes another call, since more than about `most` have
+    /// expired since the last one.
+    pub(super) fn count_live(&mut self, most: usize) -> Option<usize> {
+        let expired = self.deadlines.count_passed(most)?;
+        Some(self.len() - expired)
     }
 
     /// How many there are, those that have expired and are still here included.
     pub(super) fn len(&self) -> usize {
-        self.entries.len()
+        self.slots.len()
     }
 
     /// Bytes of all keys and values.
@@ -85,66 +112,65 @@ impl Entries {
     }
 
     /// Those of which the deadline has come, soonest first.
-    pub(super) fn expired(&self) -> impl Iterator<Item = &Key> {
-        let now = Expiry::now();
-        let deadlines = self.deadlines.iter();
-        deadlines
-            .take_while(move |(expiry, _)| *expiry <= now)
-            .map(|(_, key)| key)
+    pub(super) fn expired(&self) -> impl Iterator<Item = &Entry> {
+        self.deadlines.passed().map(|slot| &self.slots[slot])
     }
 
-    /// Keys in byte order, from a bound on.
-    pub(super) fn keys_from<'a>(&'a self, from: Bound<&'a str>) -> btree_set::Range<'a, Key> {
-        self.keys.range::<str, _>((from, Bound::Unbounded))
+    /// Those from a key on, in byte order.
+    pub(super) fn from(&self, from: Bound<&str>) -> impl Iterator<Item = &Entry> {
+        let slots = self.order.from(from, &self.slots);
+        slots.map(|slot| &self.slots[slot])
     }
 }
 
-/// From entries that are in the order of their keys, as they are on disk, this makes full nodes of a tree, which take
-/// half the space of those that grow.
-impl FromIterator<(Key, Entry)> for Entries {
-    fn from_iter<I: IntoIterator<Item = (Key, Entry)>>(entries: I) -> Entries {
-        let mut made = Entries::default();
-        let (mut keys, mut deadlines) = (Vec::new(), Vec::new());
-        for (key, entry) in entries {
-            made.bytes += key.as_str().len() + entry.value.as_str().len();
-            keys.push(key.clone());
-            deadlines.extend(entry.expiry.map(|expiry| (expiry, key.clone())));
-            made.entries.insert(key, entry);
+/// Makes the indexes when the entries are all there, which takes less time and space than keeping them in step. No key may
+/// come twice.
+impl FromIterator<Entry> for Entries {
+    fn from_iter<I: IntoIterator<Item = Entry>>(entries: I) -> Entries {
+        let mut slots = Slots::default();
+        let (mut deadlines, mut bytes) = (Vec::new(), 0);
+        for entry in entries {
+            bytes += entry.bytes();
+            let expiry = entry.expiry;
+            let slot = slots.push(entry);
+            deadlines.extend(expiry.map(|expiry| (expiry, slot)));
         }
-        made.keys = keys.into_iter().collect();
-        made.deadlines = deadlines.into_iter().collect();
-        made
+        Entries {
+            table: Table::of(&slots),
+            order: Order::of(&slots),
+            deadlines: Deadlines::of(deadlines.into_iter()),
+            slots,
+            bytes,
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::Value;
 
-    fn key(text: &str) -> Key {
-        Key::try_from(text.as_bytes()).unwrap()
+    fn entry(key: &str, text: &str, expiry: Option<u64>) -> Entry {
+        Entry::of(key, text).with_expiry(expiry.map(Expiry::at_millis))
     }
 
-    fn entry(text: &str, expiry: Option<u64>) -> Entry {
-        Entry {
-            value: Value::text(text),
-            expiry: expiry.map(Expiry::at_millis),
-        }
-    }
-
-    /// What the indexes and totals should be, made anew.
+    /// Compares the indexes and totals with the entries.
     fn assert_in_step(entries: &Entries) {
-        let keys: BTreeSet<Key> = entries.entries.keys().cloned().collect();
-        assert_eq!(entries.keys, keys);
-        let deadline = |(key, entry): (&Key, &Entry)| Some((entry.expiry?, key.clone()));
-        let deadlines: BTreeSet<_> = entries.entries.iter().filter_map(deadline).collect();
-        assert_eq!(entries.deadlines, deadlines);
-        let size = |(key, entry): (&Key, &Entry)| key.as_str().len() + entry.value.as_str().len();
-        assert_eq!(
-            entries.bytes,
-            entries.entries.iter().map(size).sum::<usize>()
-        );
+        let slots = || 0..entries.len() as Slot;
+        let mut sorted: Vec<Slot> = slots().collect();
+        sorted.sort_by_key(|slot| entries.slots.key(*slot));
+        assert!(sorted.is_sorted_by(|a, b| entries.slots.key(*a) < entries.slots.key(*b)));
+        let order = entries.order.from(Bound::Unbounded, &entries.slots);
+        assert!(order.eq(sorted));
+        for slot in slots() {
+            let entry = &entries.slots[slot];
+            assert!(std::ptr::eq(entries.get(entry.key()).unwrap(), entry));
+        }
+        let deadline = |slot| Some((entries.slots[slot].expiry?, slot));
+        let mut deadlines: Vec<_> = slots().filter_map(deadline).collect();
+        deadlines.sort();
+        assert!(entries.deadlines.iter().eq(deadlines));
+        let bytes: usize = slots().map(|slot| entries.slots[slot].bytes()).sum();
+        assert_eq!(entries.bytes, bytes);
     }
 
     #[test]
@@ -154,11 +180,11 @@ mod tests {
         let states = [None, Some(None), Some(Some(5)), Some(Some(7))];
         for from in states {
             for to in states {
-                entries.insert(key("other"), entry("text", Some(6)));
+                entries.insert(entry("other", "text", Some(6)));
                 for (n, state) in [from, to].into_iter().enumerate() {
                     match state {
-                        Some(expiry) => entries.insert(key("a"), entry(&"v".repeat(n), expiry)),
-                        None => entries.remove(&key("a")),
+                        Some(expiry) => entries.insert(entry("a", &"v".repeat(n), expiry)),
+                        None => entries.remove("a"),
                     };
                     assert_in_step(&entries);
                 }
@@ -166,29 +192,48 @@ mod tests {
             }
         }
         assert_in_step(&Entries::from_iter([
-            (key("a"), entry("1", None)),
-            (key("b"), entry("2", Some(3))),
+            entry("b", "1", None),
+            entry("a", "2", Some(3)),
         ]));
+    }
+
+    #[test]
+    fn the_indexes_stay_in_step_whichever_is_removed() {
+        let mut entries = Entries::default();
+        for n in 0..200 {
+            entries.insert(entry(&format!("k{n}"), "v", (n % 3 == 0).then_some(n)));
+        }
+        for n in 0..200 {
+            // Steps of a prime are as good as random.
+            let key = format!("k{}", n * 73 % 200);
+            assert_eq!(entries.remove(&key).unwrap().key(), key);
+            assert_eq!(entries.remove(&key), None);
+            assert_in_step(&entries);
+        }
+        assert_eq!((entries.len(), entries.bytes()), (0, 0));
     }
 
     #[test]
     fn expired_ones_come_soonest_first() {
         let mut entries = Entries::default();
-        entries.insert(key("late"), entry("v", Some(u64::MAX)));
-        entries.insert(key("a"), entry("v", Some(3)));
-        entries.insert(key("b"), entry("v", Some(2)));
-        entries.insert(key("never"), entry("v", None));
-        assert!(entries.expired().eq([&key("b"), &key("a")]));
+        entries.insert(entry("late", "v", Some(u64::MAX)));
+        entries.insert(entry("a", "v", Some(3)));
+        entries.insert(entry("b", "v", Some(2)));
+        entries.insert(entry("never", "v", None));
+        assert!(entries.expired().map(Entry::key).eq(["b", "a"]));
+        assert_eq!(entries.live(), (2, 11));
+        assert_eq!(entries.count_live(1), None);
+        assert_eq!(entries.count_live(1), Some(2));
     }
 
     #[test]
     fn keys_come_in_byte_order() {
         let entries: Entries = ["b", "a", "B", "a.", "a0"]
-            .map(|text| (key(text), entry("v", None)))
+            .map(|text| entry(text, "v", None))
             .into_iter()
             .collect();
         let from = |bound| {
-            let keys = entries.keys_from(bound).map(Key::as_str);
+            let keys = entries.from(bound).map(Entry::key);
             keys.collect::<Vec<_>>()
         };
         assert_eq!(from(Bound::Unbounded), ["B", "a", "a.", "a0", "b"]);

@@ -1,40 +1,111 @@
-//! What the store keeps under a key: a value, and perhaps the time at which it expires.
+//! What the store keeps: a key, its value, and perhaps the time at which it expires.
 
 use std::num::NonZeroU64;
-use std::sync::Arc;
+use std::str::Utf8Error;
 use std::time::{Duration, SystemTime};
 
-/// A value: text or JSON that is never changed, only replaced. Cloning it is cheap: the map and whoever reads share it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Value {
+use arcstr::ArcStr;
+
+use super::Key;
+
+/// What a value is. Both are text to the plain API.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
     /// Text, put through the plain API or as a JSON string.
-    Text(Arc<str>),
+    Text,
     /// Any JSON but a string, exactly as it was sent.
-    Json(Arc<str>),
+    Json,
 }
 
-impl Value {
-    /// A value that is text.
-    pub fn text(text: &str) -> Value {
-        Value::Text(text.into())
+/// A key, its value, and its expiry. The first two are never changed, only replaced. Cloning it is cheap: the store and
+/// whoever reads share them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Two bytes that say how long the key is and what the value is, the key, the value. All of it is one block of memory:
+    /// each would take sixteen bytes more, and the time to find it. The two bytes are ASCII, since this is text.
+    record: ArcStr,
+    /// When it ceases to be there; `None` for never.
+    pub expiry: Option<Expiry>,
+}
+
+/// Bytes of a record before the key: of its length 4 and 7 bits, and a bit for values that are JSON.
+const HEAD: usize = 2;
+const JSON: u8 = 1 << 6;
+
+impl Entry {
+    /// The entry of a key. `value` must be UTF-8, and valid JSON if that is its kind.
+    pub fn new(
+        key: &Key,
+        kind: Kind,
+        value: &[u8],
+        expiry: Option<Expiry>,
+    ) -> Result<Entry, Utf8Error> {
+        let key = key.as_str().as_bytes();
+        let kind = match kind {
+            Kind::Text => 0,
+            Kind::Json => JSON,
+        };
+        let head = [kind | (key.len() >> 7) as u8, key.len() as u8 & 0x7f];
+        let record = ArcStr::init_with(HEAD + key.len() + value.len(), |record| {
+            record[..HEAD].copy_from_slice(&head);
+            record[HEAD..][..key.len()].copy_from_slice(key);
+            record[HEAD + key.len()..].copy_from_slice(value);
+        })?;
+        Ok(Entry { record, expiry })
     }
 
-    /// A value that is JSON other than a string; `json` must be valid.
-    pub fn json(json: &str) -> Value {
-        Value::Json(json.into())
+    /// The same but for its expiry.
+    pub fn with_expiry(&self, expiry: Option<Expiry>) -> Entry {
+        let record = self.record.clone();
+        Entry { record, expiry }
     }
 
-    /// The value as the plain API returns it.
-    pub fn as_str(&self) -> &str {
-        match self {
-            Value::Text(text) | Value::Json(text) => text,
+    /// Its key.
+    pub fn key(&self) -> &str {
+        &self.record[HEAD..self.key_end()]
+    }
+
+    /// Its value, as the plain API returns it.
+    pub fn value(&self) -> &str {
+        &self.record[self.key_end()..]
+    }
+
+    /// What its value is.
+    pub fn kind(&self) -> Kind {
+        if self.record.as_bytes()[0] & JSON == 0 {
+            Kind::Text
+        } else {
+            Kind::Json
         }
     }
+
+    /// Bytes of its key and its value.
+    pub fn bytes(&self) -> usize {
+        self.record.len() - HEAD
+    }
+
+    /// Whether it counts as there.
+    pub fn is_live(&self) -> bool {
+        !self.expiry.is_some_and(Expiry::has_passed)
+    }
+
+    fn key_end(&self) -> usize {
+        let head = self.record.as_bytes();
+        HEAD + (usize::from(head[0] & !JSON) << 7 | usize::from(head[1]))
+    }
+
+    /// Text that never expires, under a key that follows the rules.
+    #[cfg(test)]
+    pub(crate) fn of(key: &str, text: &str) -> Entry {
+        let key = Key::try_from(key.as_bytes()).unwrap();
+        Entry::new(&key, Kind::Text, text.as_bytes(), None).unwrap()
+    }
 }
 
-impl AsRef<[u8]> for Value {
+/// As bytes, it is its value.
+impl AsRef<[u8]> for Entry {
     fn as_ref(&self) -> &[u8] {
-        self.as_str().as_bytes()
+        &self.record.as_bytes()[self.key_end()..]
     }
 }
 
@@ -80,32 +151,33 @@ impl Expiry {
     }
 }
 
-/// What the store keeps under a key.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
-    /// The value.
-    pub value: Value,
-    /// When it ceases to be there; `None` for never.
-    pub expiry: Option<Expiry>,
-}
-
-impl Entry {
-    /// Whether the entry counts as there.
-    pub fn is_live(&self) -> bool {
-        !self.expiry.is_some_and(Expiry::has_passed)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
+    fn it_holds_its_key_and_its_value() {
+        for length in [1, 16, 127, 128, 129, 255, 256, 1023, 1024] {
+            let name = "k".repeat(length);
+            let key = Key::try_from(name.as_bytes()).unwrap();
+            for kind in [Kind::Text, Kind::Json] {
+                for value in ["", "v", "Nairobi 🌍", &"é".repeat(100_000)] {
+                    let entry = Entry::new(&key, kind, value.as_bytes(), None).unwrap();
+                    assert_eq!((entry.key(), entry.kind()), (&*name, kind));
+                    assert!(entry.value() == value && entry.as_ref() == value.as_bytes());
+                    assert_eq!(entry.bytes(), length + value.len());
+                }
+                assert!(Entry::new(&key, kind, b"\xff", None).is_err());
+            }
+        }
+    }
+
+    #[test]
     fn an_entry_lives_until_its_expiry() {
         let live = |expiry| {
             Entry {
-                value: Value::text("v"),
                 expiry,
+                ..Entry::of("k", "v")
             }
             .is_live()
         };

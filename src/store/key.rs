@@ -1,15 +1,13 @@
 //! Keys: 1 to 1024 bytes of ASCII letters, digits and `:` `_` `.` `-` (contract, "One keyspace, two APIs").
 
-use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
 
 /// The longest key, in bytes.
 pub const MAX_KEY_BYTES: usize = 1024;
 
-/// A key that follows the rules. Case counts. They are in byte order. Cloning one is cheap: the indexes of the store and
-/// its listings share it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+/// A key that follows the rules. Case counts. Cloning one is cheap.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Key(Arc<str>);
 
 /// Which rule a would-be key broke.
@@ -66,12 +64,6 @@ impl TryFrom<&[u8]> for Key {
 impl Key {
     /// The key as text.
     pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl Borrow<str> for Key {
-    fn borrow(&self) -> &str {
         &self.0
     }
 }

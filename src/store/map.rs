@@ -1,6 +1,6 @@
 //! The map that serves every read: `RwLock<HashMap>`.
 //!
-//! Under the lock only pointers move: a read clones one, a write swaps one. Text is formatted, and big things are
+//! Under the lock only pointers and numbers move: a read clones a pointer, a write swaps one. Text is formatted, and big things are
 //! freed, after the lock was given back.
 
 use std::mem;
@@ -9,7 +9,7 @@ use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::thread;
 
 use super::entries::Entries;
-use super::state::{Changes, Staged, State};
+use super::state::{Change, Changes, Staged, State};
 use super::{Command, Entry, Key, Outcome};
 
 /// From so many entries on, what a clear removed is freed on a thread of its own: freeing takes about 0.1 µs an entry,
@@ -18,6 +18,9 @@ const FREE_ELSEWHERE: usize = 10_000;
 
 /// How many keys are looked at under one taking of the lock, where there may be many: some tens of microseconds.
 const STEP: usize = 256;
+
+/// How many keys that have expired are counted under one taking of the lock, about a tenth of a millisecond's worth.
+const COUNTED_AT_ONCE: usize = 10_000;
 
 /// Keys and their entries.
 #[derive(Default)]
@@ -34,21 +37,23 @@ impl Map {
 
     /// The entry of a key, if it has one.
     pub(super) fn get(&self, key: &Key) -> Option<Entry> {
-        let entry = self.read().get(key).cloned();
+        let entry = self.read().get(key.as_str()).cloned();
         entry.filter(Entry::is_live)
     }
 
     /// The entries of several keys, as they are at one moment.
     pub(super) fn get_all(&self, keys: &[Key]) -> Vec<Option<Entry>> {
         let entries = self.read();
-        let entries: Vec<_> = keys.iter().map(|key| entries.get(key).cloned()).collect();
-        entries
+        let found = keys.iter().map(|key| entries.get(key.as_str()).cloned());
+        let found: Vec<_> = found.collect();
+        drop(entries);
+        found
             .into_iter()
             .map(|entry| entry.filter(Entry::is_live))
             .collect()
     }
 
-    /// The next keys that begin with `prefix`, in byte order, and their entries; and where to go on, if there may be more.
+    /// The entries of the next keys that begin with `prefix`, in byte order; and where to go on, if there may be more.
     /// No more than `most`, and no more than are to be had in one short look.
     pub(super) fn page(&self, prefix: &str, from: Bound<&str>, most: usize) -> Page {
         let from = match from {
@@ -57,45 +62,49 @@ impl Map {
         };
         let mut page = Page::default();
         let entries = self.read();
-        let mut keys = entries.keys_from(from);
+        let mut found = entries.from(from);
         for _ in 0..STEP.min(most) {
-            let Some(key) = keys.next().filter(|key| key.as_str().starts_with(prefix)) else {
-                page.next = None;
+            let next = found.next();
+            page.next = next.filter(|it| it.key().starts_with(prefix)).cloned();
+            let Some(entry) = &page.next else {
                 break;
             };
-            let entry = entries.get(key).cloned();
-            page.entries.extend(entry.map(|entry| (key.clone(), entry)));
-            page.next = Some(key.clone());
+            page.entries.push(entry.clone());
         }
-        drop(keys);
+        drop(found);
         drop(entries);
-        page.entries.retain(|(_, entry)| entry.is_live());
+        page.entries.retain(Entry::is_live);
         page
     }
 
     /// How many bytes the value of a key has; 0 without one.
-    pub(super) fn value_bytes(&self, key: &Key) -> usize {
+    pub(super) fn value_bytes(&self, key: &str) -> usize {
         let entries = self.read();
-        entries
-            .get(key)
-            .map_or(0, |entry| entry.value.as_str().len())
+        entries.get(key).map_or(0, |entry| entry.value().len())
     }
 
-    /// How many keys there are, without those that have expired. Of the latter the sweeper has usually left next to none;
-    /// a million of them take some milliseconds to count.
+    /// How many keys there are, without those that have expired.
     pub(super) fn len(&self) -> usize {
-        let entries = self.read();
-        entries.len() - entries.expired().count()
+        loop {
+            let live = self.write().count_live(COUNTED_AT_ONCE);
+            match live {
+                Some(live) => return live,
+                // So many have expired since the sweeper has last looked.
+                None => thread::yield_now(),
+            }
+        }
+    }
+
+    /// Counts some of the keys that have expired, so that [`Map::len`] need not. Returns whether there is anything for a
+    /// sweep to remove.
+    pub(super) fn count_expired(&self) -> bool {
+        let mut entries = self.write();
+        entries.count_live(COUNTED_AT_ONCE) != Some(entries.len())
     }
 
     /// How many bytes keys and values hold.
     pub(super) fn bytes(&self) -> usize {
         self.read().bytes()
-    }
-
-    /// Whether there is anything for a sweep to remove.
-    pub(super) fn has_expired(&self) -> bool {
-        self.read().expired().next().is_some()
     }
 
     /// Carries out a command, in one step for all readers.
@@ -125,14 +134,16 @@ impl Map {
         let mut removed = Removed::default();
         let mut entries = self.write();
         if changes.cleared {
-            removed.all = mem::take(&mut *entries);
+            removed.all = Some(mem::take(&mut *entries));
         }
-        for (key, change) in changes.entries {
-            let gone = match change {
-                Some(entry) => entries.insert(key, entry),
-                None => entries.remove(&key),
-            };
-            removed.some.extend(gone);
+        for change in changes.entries {
+            match change {
+                Change::Set(entry) => removed.some.extend(entries.insert(entry)),
+                Change::Removed(entry) => {
+                    entries.remove(entry.key());
+                    removed.some.push(entry);
+                }
+            }
         }
         drop(entries);
         removed.free();
@@ -156,9 +167,9 @@ impl Map {
 /// A part of a listing.
 #[derive(Default)]
 pub(super) struct Page {
-    pub(super) entries: Vec<(Key, Entry)>,
-    /// The last key that was looked at, if there may be more behind it.
-    pub(super) next: Option<Key>,
+    pub(super) entries: Vec<Entry>,
+    /// The last one that was looked at, if there may be more behind it.
+    pub(super) next: Option<Entry>,
 }
 
 /// The entries under their lock, for a command that takes effect at once.
@@ -168,23 +179,23 @@ struct Locked<'a> {
 }
 
 impl State for Locked<'_> {
-    fn get(&self, key: &Key) -> Option<&Entry> {
+    fn get(&self, key: &str) -> Option<&Entry> {
         self.entries.get(key)
     }
 
-    fn set(&mut self, key: Key, entry: Entry) {
-        self.removed.some.extend(self.entries.insert(key, entry));
+    fn set(&mut self, entry: Entry) {
+        self.removed.some.extend(self.entries.insert(entry));
     }
 
-    fn remove(&mut self, key: Key) {
-        self.removed.some.extend(self.entries.remove(&key));
+    fn remove(&mut self, key: &str) {
+        self.removed.some.extend(self.entries.remove(key));
     }
 
     fn clear(&mut self) {
-        self.removed.all = mem::take(&mut *self.entries);
+        self.removed.all = Some(mem::take(&mut *self.entries));
     }
 
-    fn expired(&self, most: usize) -> Vec<Key> {
+    fn expired(&self, most: usize) -> Vec<Entry> {
         let expired = self.entries.expired();
         expired.take(most).cloned().collect()
     }
@@ -194,12 +205,16 @@ impl State for Locked<'_> {
 #[derive(Default)]
 struct Removed {
     some: Vec<Entry>,
-    all: Entries,
+    all: Option<Entries>,
 }
 
 impl Removed {
     fn free(self) {
-        if self.all.len() >= FREE_ELSEWHERE {
+        if self
+            .all
+            .as_ref()
+            .is_some_and(|it| it.len() >= FREE_ELSEWHERE)
+        {
             // Without a thread to be had, the closure is dropped, and with it the entries, right here.
             let _ = thread::Builder::new()
                 .name("reclaim".into())
@@ -211,7 +226,7 @@ impl Removed {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::{Expiry, Operation, Value};
+    use crate::store::{Expiry, Operation};
 
     fn key(text: &str) -> Key {
         Key::try_from(text.as_bytes()).unwrap()
@@ -222,15 +237,12 @@ mod tests {
     }
 
     fn put_until(map: &Map, name: &str, value: &str, expiry: Option<Expiry>) -> Outcome {
-        map.execute(Command::One(Operation::Put {
-            key: key(name),
-            value: Value::text(value),
-            expiry,
-        }))
+        let entry = Entry::of(name, value).with_expiry(expiry);
+        map.execute(Command::One(Operation::Put(entry)))
     }
 
     fn text(map: &Map, name: &str) -> Option<String> {
-        Some(map.get(&key(name))?.value.as_str().to_owned())
+        Some(map.get(&key(name))?.value().to_owned())
     }
 
     #[test]
@@ -265,7 +277,8 @@ mod tests {
                 put(&map, &format!("k{n}"), "v");
             }
             assert_eq!(map.execute(Command::Clear), Outcome::Done);
-            assert_eq!((map.read().len(), map.len(), map.bytes()), (0, 0, 0));
+            assert_eq!((map.len(), map.bytes()), (0, 0));
+            assert_eq!(map.read().len(), 0);
         }
     }
 
@@ -275,7 +288,7 @@ mod tests {
         put(&map, "a", "1");
         let read = map.get(&key("a"));
         map.execute(Command::Clear);
-        assert_eq!(read.unwrap().value, Value::text("1"));
+        assert_eq!(read.unwrap().value(), "1");
     }
 
     #[test]
@@ -291,13 +304,14 @@ mod tests {
         assert_eq!(map.len(), 1);
         assert_eq!(map.page("k", Bound::Unbounded, 10).entries, []);
         let mut swept = 0;
-        while map.has_expired() {
+        while map.count_expired() {
             match map.execute(Command::Sweep) {
                 Outcome::Swept(keys) if (1..1000).contains(&keys) => swept += keys,
                 other => panic!("{other:?}"),
             }
         }
-        assert_eq!((swept, map.read().len(), map.bytes()), (1000, 1, 2));
+        assert_eq!((swept, map.len(), map.bytes()), (1000, 1, 2));
+        assert_eq!(map.read().len(), 1);
     }
 
     #[test]
@@ -308,18 +322,14 @@ mod tests {
             put(&map, &format!("l{n:03}"), "v");
         }
         for most in [1, 7, STEP, 5000] {
-            let (mut listed, mut next) = (Vec::new(), None::<Key>);
+            let (mut listed, mut next) = (Vec::new(), None::<Entry>);
             loop {
                 let from = next
                     .as_ref()
-                    .map_or(Bound::Unbounded, |key| Bound::Excluded(key.as_str()));
+                    .map_or(Bound::Unbounded, |last| Bound::Excluded(last.key()));
                 let page = map.page("k", from, most);
                 assert!(page.entries.len() <= most);
-                listed.extend(
-                    page.entries
-                        .into_iter()
-                        .map(|(key, _)| key.as_str().to_owned()),
-                );
+                listed.extend(page.entries.iter().map(|it| it.key().to_owned()));
                 next = page.next;
                 if next.is_none() {
                     break;
@@ -329,13 +339,11 @@ mod tests {
             assert!(listed == expected, "{most} at once");
         }
         let after = |key| {
-            map.page("k", Bound::Excluded(key), 1)
-                .entries
-                .first()
-                .map(|it| it.0.clone())
+            let page = map.page("k", Bound::Excluded(key), 1);
+            page.entries.first().map(|it| it.key().to_owned())
         };
-        assert_eq!(after("k5"), Some(key("k500")));
-        assert_eq!(after("a"), Some(key("k000")));
+        assert_eq!(after("k5").as_deref(), Some("k500"));
+        assert_eq!(after("a").as_deref(), Some("k000"));
         assert_eq!(after("k999"), None);
         assert_eq!(after("z"), None);
     }
@@ -346,13 +354,7 @@ mod tests {
         put(&map, "a", "1");
         let (outcome, changes) = map.stage(|staged| {
             Command::Clear.execute(staged);
-            let value = Value::text("2");
-            Command::One(Operation::Put {
-                key: key("b"),
-                value,
-                expiry: None,
-            })
-            .execute(staged)
+            Command::One(Operation::Put(Entry::of("b", "2"))).execute(staged)
         });
         assert_eq!(outcome, Outcome::Done);
         assert_eq!(text(&map, "a").as_deref(), Some("1"));

@@ -2,16 +2,21 @@
 //!
 //! One map serves every read, whatever the mode. A write is a [`Command`] and goes through [`Store::submit`], the seam
 //! between modes: they differ only in what has to happen before a command takes effect in the map. In memory nothing has
-//! to; with a working directory it must be on disk, see `disk`.
+//! to; with a working directory it must be on disk, see `disk`. The map is a lock (`map`) around the entries (`entries`),
+//! which are in a hash table and in two orders.
 
 mod command;
+mod deadlines;
 mod disk;
 mod entries;
 mod entry;
 mod key;
 mod map;
+mod order;
+mod slots;
 mod state;
 mod sweeper;
+mod table;
 
 use std::fmt;
 use std::io;
@@ -21,7 +26,7 @@ use std::sync::Arc;
 
 pub use command::{Command, Operation, Outcome};
 pub use disk::{Answer, Durability, OpenError};
-pub use entry::{Entry, Expiry, Value};
+pub use entry::{Entry, Expiry, Kind};
 pub use key::{Key, KeyError, MAX_KEY_BYTES};
 
 use disk::Journal;
@@ -123,7 +128,7 @@ impl Store {
         self.committer.map.get_all(keys)
     }
 
-    /// Keys that begin with `prefix`, those behind `after` if it is given, and their entries, in byte order of the keys.
+    /// The entries of keys that begin with `prefix`, those behind `after` if it is given, in byte order of the keys.
     ///
     /// They are fetched as the iterator goes on, some at a time, so that nobody waits for a long listing. It holds all
     /// keys that are there from its beginning to its end; those put or removed meanwhile it may hold or not.
@@ -176,7 +181,7 @@ impl Committer {
     }
 }
 
-/// Goes through the keys of a store, see [`Store::list`].
+/// Goes through the entries of a store, see [`Store::list`].
 pub struct Listing {
     map: Arc<Map>,
     prefix: String,
@@ -184,7 +189,7 @@ pub struct Listing {
     next: Option<Bound<String>>,
     /// How many keys to fetch next.
     step: usize,
-    fetched: std::vec::IntoIter<(Key, Entry)>,
+    fetched: std::vec::IntoIter<Entry>,
 }
 
 impl Listing {
@@ -200,9 +205,9 @@ impl Listing {
 }
 
 impl Iterator for Listing {
-    type Item = (Key, Entry);
+    type Item = Entry;
 
-    fn next(&mut self) -> Option<(Key, Entry)> {
+    fn next(&mut self) -> Option<Entry> {
         loop {
             if let Some(entry) = self.fetched.next() {
                 return Some(entry);
@@ -211,8 +216,7 @@ impl Iterator for Listing {
             let from = from.as_ref().map(String::as_str);
             let page = self.map.page(&self.prefix, from, self.step);
             self.step = self.step.saturating_mul(2);
-            let next = page.next.map(|key| key.as_str().to_owned());
-            self.next = next.map(Bound::Excluded);
+            self.next = page.next.map(|last| Bound::Excluded(last.key().to_owned()));
             self.fetched = page.entries.into_iter();
         }
     }

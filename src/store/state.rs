@@ -1,19 +1,22 @@
 //! What commands are carried out on: the entries themselves, or changes to them that wait to be committed.
 
-use std::collections::HashMap;
+use std::borrow::Borrow;
+use std::collections::HashSet;
+use std::hash::{Hash, Hasher};
 
+use super::Entry;
 use super::entries::Entries;
-use super::{Entry, Key};
 
 /// Something that commands can be carried out on.
 pub(super) trait State {
     /// The entry of a key; also one that has expired.
-    fn get(&self, key: &Key) -> Option<&Entry>;
-    fn set(&mut self, key: Key, entry: Entry);
-    fn remove(&mut self, key: Key);
+    fn get(&self, key: &str) -> Option<&Entry>;
+    /// Sets the entry of its key.
+    fn set(&mut self, entry: Entry);
+    fn remove(&mut self, key: &str);
     fn clear(&mut self);
-    /// Up to so many keys that have expired.
-    fn expired(&self, most: usize) -> Vec<Key>;
+    /// Up to so many entries that have expired.
+    fn expired(&self, most: usize) -> Vec<Entry>;
 }
 
 /// Changes on top of entries that stay as they are until these changes are committed. Each command sees what those
@@ -28,9 +31,53 @@ pub(super) struct Staged<'a> {
 pub(super) struct Changes {
     /// Everything that was there before is gone.
     pub(super) cleared: bool,
-    /// Then, the new entries of these keys; `None` where there is none any more.
-    pub(super) entries: HashMap<Key, Option<Entry>>,
+    /// Then, what becomes of these keys.
+    pub(super) entries: HashSet<Change>,
 }
+
+/// What becomes of a key. In a set there is one for each key.
+#[derive(Clone, Debug)]
+pub(super) enum Change {
+    /// This is its entry from now on.
+    Set(Entry),
+    /// This was its entry, and there is none any more.
+    Removed(Entry),
+}
+
+impl Change {
+    pub(super) fn key(&self) -> &str {
+        let (Change::Set(entry) | Change::Removed(entry)) = self;
+        entry.key()
+    }
+
+    /// The entry from now on, if there is one.
+    pub(super) fn entry(&self) -> Option<&Entry> {
+        match self {
+            Change::Set(entry) => Some(entry),
+            Change::Removed(_) => None,
+        }
+    }
+}
+
+impl Borrow<str> for Change {
+    fn borrow(&self) -> &str {
+        self.key()
+    }
+}
+
+impl Hash for Change {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.key().hash(state);
+    }
+}
+
+impl PartialEq for Change {
+    fn eq(&self, other: &Change) -> bool {
+        self.key() == other.key()
+    }
+}
+
+impl Eq for Change {}
 
 impl<'a> Staged<'a> {
     pub(super) fn on(base: &'a Entries) -> Staged<'a> {
@@ -46,40 +93,45 @@ impl<'a> Staged<'a> {
 }
 
 impl State for Staged<'_> {
-    fn get(&self, key: &Key) -> Option<&Entry> {
+    fn get(&self, key: &str) -> Option<&Entry> {
         match self.changes.entries.get(key) {
-            Some(staged) => staged.as_ref(),
+            Some(change) => change.entry(),
             None if self.changes.cleared => None,
             None => self.base.get(key),
         }
     }
 
-    fn set(&mut self, key: Key, entry: Entry) {
-        self.changes.entries.insert(key, Some(entry));
+    fn set(&mut self, entry: Entry) {
+        self.changes.entries.replace(Change::Set(entry));
     }
 
-    fn remove(&mut self, key: Key) {
-        if !self.changes.cleared && self.base.get(&key).is_some() {
-            self.changes.entries.insert(key, None);
-        } else {
-            self.changes.entries.remove(&key);
+    fn remove(&mut self, key: &str) {
+        let base = self.base.get(key).filter(|_| !self.changes.cleared);
+        match base {
+            Some(entry) => {
+                let removed = Change::Removed(entry.clone());
+                self.changes.entries.replace(removed);
+            }
+            None => {
+                self.changes.entries.remove(key);
+            }
         }
     }
 
     fn clear(&mut self) {
         self.changes = Changes {
             cleared: true,
-            entries: HashMap::new(),
+            entries: HashSet::new(),
         };
     }
 
-    fn expired(&self, most: usize) -> Vec<Key> {
+    fn expired(&self, most: usize) -> Vec<Entry> {
         if self.changes.cleared {
             return Vec::new();
         }
         // What has been staged is new, and left to the next sweep.
         let expired = self.base.expired();
-        let unchanged = expired.filter(|key| !self.changes.entries.contains_key(*key));
+        let unchanged = expired.filter(|entry| !self.changes.entries.contains(entry.key()));
         unchanged.take(most).cloned().collect()
     }
 }
@@ -87,100 +139,85 @@ impl State for Staged<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::{Command, Expiry, Operation, Outcome, Value};
+    use crate::store::{Command, Expiry, Key, Operation, Outcome};
 
     fn key(text: &str) -> Key {
         Key::try_from(text.as_bytes()).unwrap()
     }
 
-    fn entry(text: &str) -> Entry {
-        Entry {
-            value: Value::text(text),
-            expiry: None,
-        }
+    fn expiring(key: &str, millis: u64) -> Entry {
+        Entry::of(key, "1").with_expiry(Some(Expiry::at_millis(millis)))
+    }
+
+    /// Keys and what becomes of them, by key.
+    fn changed(staged: Staged<'_>) -> Vec<(String, Option<Entry>)> {
+        let changes = staged.into_changes().entries.into_iter();
+        let mut changed: Vec<_> = changes
+            .map(|it| (it.key().to_owned(), it.entry().cloned()))
+            .collect();
+        changed.sort_by(|a, b| a.0.cmp(&b.0));
+        changed
     }
 
     #[test]
     fn commands_of_a_batch_see_each_other_and_the_base_stays() {
-        let base = Entries::from_iter([(key("a"), entry("1")), (key("b"), entry("2"))]);
+        let base = Entries::from_iter([Entry::of("a", "1"), Entry::of("b", "2")]);
         let mut staged = Staged::on(&base);
         let delete = |name| Command::One(Operation::Delete { key: key(name) });
-        let put = |name, text| {
-            Command::One(Operation::Put {
-                key: key(name),
-                value: Value::text(text),
-                expiry: None,
-            })
-        };
+        let put = |name, text| Command::One(Operation::Put(Entry::of(name, text)));
         assert_eq!(delete("a").execute(&mut staged), Outcome::Done);
         assert_eq!(delete("a").execute(&mut staged), Outcome::NotFound);
         assert_eq!(put("c", "3").execute(&mut staged), Outcome::Done);
         assert_eq!(delete("c").execute(&mut staged), Outcome::Done);
         assert_eq!(put("b", "4").execute(&mut staged), Outcome::Done);
         assert_eq!(put("b", "5").execute(&mut staged), Outcome::Done);
-        let changes = staged.into_changes();
-        assert!(!changes.cleared);
-        let expected = HashMap::from([(key("a"), None), (key("b"), Some(entry("5")))]);
-        assert_eq!(changes.entries, expected);
-        assert_eq!(base.get(&key("a")), Some(&entry("1")));
+        assert!(!staged.changes.cleared);
+        let expected = [("a".into(), None), ("b".into(), Some(Entry::of("b", "5")))];
+        assert_eq!(changed(staged), expected);
+        assert_eq!(base.get("a"), Some(&Entry::of("a", "1")));
     }
 
     #[test]
     fn after_a_clear_only_what_came_later_counts() {
-        let base = Entries::from_iter([(key("a"), entry("1"))]);
+        let base = Entries::from_iter([Entry::of("a", "1")]);
         let mut staged = Staged::on(&base);
-        staged.set(key("b"), entry("2"));
+        staged.set(Entry::of("b", "2"));
         Command::Clear.execute(&mut staged);
-        assert!(staged.get(&key("a")).is_none() && staged.get(&key("b")).is_none());
+        assert!(staged.get("a").is_none() && staged.get("b").is_none());
         assert_eq!(
             Command::One(Operation::Delete { key: key("a") }).execute(&mut staged),
             Outcome::NotFound
         );
-        staged.set(key("c"), entry("3"));
-        let changes = staged.into_changes();
-        assert!(changes.cleared);
-        assert_eq!(
-            changes.entries,
-            HashMap::from([(key("c"), Some(entry("3")))])
-        );
+        staged.set(Entry::of("c", "3"));
+        assert!(staged.changes.cleared);
+        let expected = [("c".into(), Some(Entry::of("c", "3")))];
+        assert_eq!(changed(staged), expected);
     }
 
     #[test]
     fn what_has_expired_counts_as_not_there() {
-        let expired = Entry {
-            value: Value::text("1"),
-            expiry: Some(Expiry::at_millis(1)),
-        };
-        let base = Entries::from_iter([(key("a"), expired)]);
+        let base = Entries::from_iter([expiring("a", 1)]);
         let mut staged = Staged::on(&base);
         assert_eq!(
             Command::One(Operation::Delete { key: key("a") }).execute(&mut staged),
             Outcome::NotFound
         );
-        assert_eq!(
-            staged.into_changes().entries,
-            HashMap::from([(key("a"), None)])
-        );
+        assert_eq!(changed(staged), [("a".into(), None)]);
     }
 
     #[test]
     fn a_sweep_removes_what_has_expired_and_nothing_else() {
-        let expiring = |millis| Entry {
-            value: Value::text("1"),
-            expiry: Some(Expiry::at_millis(millis)),
-        };
         let base = Entries::from_iter([
-            (key("a"), expiring(1)),
-            (key("b"), expiring(1)),
-            (key("c"), expiring(u64::MAX)),
-            (key("d"), entry("1")),
+            expiring("a", 1),
+            expiring("b", 1),
+            expiring("c", u64::MAX),
+            Entry::of("d", "1"),
         ]);
         let mut staged = Staged::on(&base);
-        staged.set(key("b"), entry("2"));
+        staged.set(Entry::of("b", "2"));
         assert_eq!(Command::Sweep.execute(&mut staged), Outcome::Swept(1));
-        let changes = staged.into_changes();
-        let expected = HashMap::from([(key("a"), None), (key("b"), Some(entry("2")))]);
-        assert_eq!(changes.entries, expected);
+        let expected = [("a".into(), None), ("b".into(), Some(Entry::of("b", "2")))];
+        assert_eq!(changed(staged), expected);
 
         let mut cleared = Staged::on(&base);
         cleared.clear();
@@ -189,7 +226,7 @@ mod tests {
 
     #[test]
     fn operations_of_a_bulk_see_those_before_them() {
-        let base = Entries::from_iter([(key("a"), entry("1"))]);
+        let base = Entries::from_iter([Entry::of("a", "1")]);
         let mut staged = Staged::on(&base);
         let expiry = Expiry::at_millis(u64::MAX);
         let touch = |name| Operation::Touch {
@@ -202,10 +239,7 @@ mod tests {
             Command::Bulk(bulk).execute(&mut staged),
             Outcome::Each(vec![true, false, true, false, false])
         );
-        assert_eq!(
-            staged.into_changes().entries,
-            HashMap::from([(key("a"), None)])
-        );
+        assert_eq!(changed(staged), [("a".into(), None)]);
 
         let mut staged = Staged::on(&base);
         assert_eq!(Command::One(touch("a")).execute(&mut staged), Outcome::Done);
@@ -213,13 +247,8 @@ mod tests {
             Command::One(touch("b")).execute(&mut staged),
             Outcome::NotFound
         );
-        let touched = Entry {
-            expiry: Some(expiry),
-            ..entry("1")
-        };
-        assert_eq!(
-            staged.into_changes().entries,
-            HashMap::from([(key("a"), Some(touched))])
-        );
+        let touched = expiring("a", u64::MAX);
+        assert_eq!(changed(staged), [("a".into(), Some(touched))]);
+        assert_eq!(base.get("a"), Some(&Entry::of("a", "1")));
     }
 }

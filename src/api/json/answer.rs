@@ -1,13 +1,12 @@
 //! Answers of the JSON API. Those that may be long are made as they go out.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
 use serde::Serialize;
 
 use super::JSON;
 use crate::server::{Body, Response, Stream};
-use crate::store::{Entry, Expiry, Key, Value};
+use crate::store::{Entry, Expiry, Key, Kind};
 
 /// About how much of a long answer is made at a time, in bytes.
 const PART: usize = 16 * 1024;
@@ -37,8 +36,8 @@ pub(super) fn json(status: u16, body: &impl Serialize) -> Response {
 /// The value of one key, and how long it has to live if that was asked for.
 pub(super) fn value(entry: Entry, with_ttl: bool) -> Response {
     let mut body = br#"{"status":"ok","data":{"value":"#.to_vec();
-    let mut value = Writing::of(entry.value);
     let after = format!("{}}}}}", Ttl(entry.expiry.filter(|_| with_ttl)));
+    let mut value = Writing::of(entry);
     if value.write_some(&mut body) {
         let rest = Rest {
             before: body,
@@ -76,24 +75,25 @@ const MISSING: &[u8] = br#"{"status":"error","error":"not_found"}"#;
 
 /// Keys and their entries as they were, in answer to a bulk request.
 pub(super) fn entries(keys: Vec<Key>, entries: Vec<Option<Entry>>, with_ttl: bool) -> Response {
-    stream(keys.into_iter().zip(entries), FOUND, with_ttl)
+    let found = keys.into_iter().zip(entries);
+    stream(found.map(|(key, entry)| entry.ok_or(key)), FOUND, with_ttl)
 }
 
-/// Keys and their entries, while they are still there; `most` at most, and fewer only if there are no more.
+/// Entries, while they are still there; `most` at most, and fewer only if there are no more.
 pub(super) fn listing(
-    listing: impl Iterator<Item = (Key, Entry)> + Send + 'static,
+    listing: impl Iterator<Item = Entry> + Send + 'static,
     most: usize,
     with_ttl: bool,
 ) -> Response {
-    let live = listing.filter(|(_, entry)| entry.is_live()).take(most);
-    stream(live.map(|(key, entry)| (key, Some(entry))), "", with_ttl)
+    let live = listing.filter(Entry::is_live).take(most);
+    stream(live.map(Ok), "", with_ttl)
 }
 
 /// What each entry begins with in answer to a bulk request.
 const FOUND: &str = r#""status":"ok","#;
 
 fn stream(
-    entries: impl Iterator<Item = (Key, Option<Entry>)> + Send + 'static,
+    entries: impl Iterator<Item = Result<Entry, Key>> + Send + 'static,
     each: &'static str,
     with_ttl: bool,
 ) -> Response {
@@ -109,6 +109,7 @@ fn stream(
 
 /// The fields of `data`, a key and its entry each.
 struct Fields<I> {
+    /// Those that are there, and keys that are not.
     entries: I,
     /// What each begins with.
     each: &'static str,
@@ -119,7 +120,7 @@ struct Fields<I> {
     writing: Option<(Writing, Option<Expiry>)>,
 }
 
-impl<I: Iterator<Item = (Key, Option<Entry>)> + Send> Stream for Fields<I> {
+impl<I: Iterator<Item = Result<Entry, Key>> + Send> Stream for Fields<I> {
     fn next_part(&mut self, out: &mut Vec<u8>) -> bool {
         let full = out.len() + PART;
         let mut before = ",";
@@ -137,16 +138,17 @@ impl<I: Iterator<Item = (Key, Option<Entry>)> + Send> Stream for Fields<I> {
                 out.push(b'}');
                 self.writing = None;
             }
-            let Some((key, entry)) = self.entries.next() else {
+            let Some(next) = self.entries.next() else {
                 out.extend_from_slice(b"}}");
                 return false;
             };
             out.extend_from_slice(before.as_bytes());
             before = ",";
             out.push(b'"');
-            out.extend_from_slice(key.as_str().as_bytes());
+            let key = next.as_ref().map_or_else(Key::as_str, Entry::key);
+            out.extend_from_slice(key.as_bytes());
             out.extend_from_slice(b"\":");
-            let Some(entry) = entry else {
+            let Ok(entry) = next else {
                 out.extend_from_slice(MISSING);
                 continue;
             };
@@ -154,7 +156,7 @@ impl<I: Iterator<Item = (Key, Option<Entry>)> + Send> Stream for Fields<I> {
             out.extend_from_slice(self.each.as_bytes());
             out.extend_from_slice(br#""value":"#);
             let expiry = entry.expiry.filter(|_| self.with_ttl);
-            self.writing = Some((Writing::of(entry.value), expiry));
+            self.writing = Some((Writing::of(entry), expiry));
         }
         true
     }
@@ -193,22 +195,16 @@ impl std::fmt::Display for Ttl {
 
 /// A value on its way to JSON.
 struct Writing {
-    text: Arc<str>,
-    is_json: bool,
-    /// How much of the text has been written.
+    entry: Entry,
+    /// How much of the value has been written.
     at: usize,
     started: bool,
 }
 
 impl Writing {
-    fn of(value: Value) -> Writing {
-        let (text, is_json) = match value {
-            Value::Text(text) => (text, false),
-            Value::Json(text) => (text, true),
-        };
+    fn of(entry: Entry) -> Writing {
         Writing {
-            text,
-            is_json,
+            entry,
             at: 0,
             started: false,
         }
@@ -216,11 +212,12 @@ impl Writing {
 
     /// Writes the next part of it. Returns whether there is more.
     fn write_some(&mut self, out: &mut Vec<u8>) -> bool {
-        let end = self.text.floor_char_boundary(self.at + PART);
-        let part = &self.text[self.at..end];
+        let text = self.entry.value();
+        let end = text.floor_char_boundary(self.at + PART);
+        let part = &text[self.at..end];
         self.at = end;
-        let more = end < self.text.len();
-        if self.is_json {
+        let more = end < text.len();
+        if self.entry.kind() == Kind::Json {
             out.extend_from_slice(part.as_bytes());
             return more;
         }
@@ -242,8 +239,10 @@ impl Writing {
 mod tests {
     use super::*;
 
-    fn written(value: &Value) -> String {
-        let (mut writing, mut out) = (Writing::of(value.clone()), Vec::new());
+    fn written(kind: Kind, value: &str) -> String {
+        let key = Key::try_from(&b"key"[..]).unwrap();
+        let entry = Entry::new(&key, kind, value.as_bytes(), None).unwrap();
+        let (mut writing, mut out) = (Writing::of(entry), Vec::new());
         while writing.write_some(&mut out) {}
         String::from_utf8(out).unwrap()
     }
@@ -253,10 +252,10 @@ mod tests {
         for text in ["", "a", "\"\\\n\u{1}é🌍"] {
             for times in [1, PART - 1, PART, PART + 1, 3 * PART] {
                 let text = text.repeat(times);
-                let json = written(&Value::text(&text));
+                let json = written(Kind::Text, &text);
                 assert!(serde_json::from_str::<String>(&json).unwrap() == text);
                 let json = format!("[{json}]");
-                assert!(written(&Value::json(&json)) == json);
+                assert!(written(Kind::Json, &json) == json);
             }
         }
     }

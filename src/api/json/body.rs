@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 
 use super::error::{Code, Error};
 use crate::options::MAX_MAX_BATCH;
-use crate::store::{Expiry, Key, Value};
+use crate::store::{Expiry, Key, Kind};
 
 /// The longest time that a key can be told to live: a hundred years, in seconds.
 const MAX_TTL: u64 = 100 * 365 * 24 * 60 * 60;
@@ -191,11 +191,11 @@ pub(super) fn key(text: &str, field: impl Fn() -> String) -> Result<Key, Error> 
 }
 
 /// A value in a field: a string is text, anything else stays as it was sent.
-pub(super) fn value(
-    raw: &RawValue,
+pub(super) fn value<'a>(
+    raw: &'a RawValue,
     limit: u64,
     field: impl Fn() -> String,
-) -> Result<Value, Error> {
+) -> Result<(Kind, Cow<'a, str>), Error> {
     let raw = raw.get();
     let value = if raw.starts_with('"') {
         let Text(text) = serde_json::from_str(raw).map_err(|error| {
@@ -203,7 +203,7 @@ pub(super) fn value(
             Error::new(Code::InvalidRequest, message).detail("field", field())
         })?;
         check_length(text.len(), limit, &field)?;
-        Value::text(&text)
+        (Kind::Text, text)
     } else {
         check_length(raw.len(), limit, &field)?;
         if depth(raw) > MAX_DEPTH {
@@ -215,7 +215,7 @@ pub(super) fn value(
                 .detail("field", field())
                 .detail("limit", MAX_DEPTH));
         }
-        Value::json(raw)
+        (Kind::Json, Cow::Borrowed(raw))
     };
     Ok(value)
 }

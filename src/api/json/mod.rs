@@ -9,11 +9,13 @@ mod query;
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
+use serde_json::value::RawValue;
+
 use super::auth::Denied;
 use super::route::Miss;
 use super::{Api, parse_key};
 use crate::server::{Admission, Body, Call, Fault, Response};
-use crate::store::{Command, Expiry, Failure, Key, Operation, Outcome};
+use crate::store::{Command, Entry, Expiry, Failure, Key, Operation, Outcome};
 
 use error::{Code, Error};
 use query::Query;
@@ -171,13 +173,25 @@ fn respond(call: Call, result: Result<Response, Error>) {
 
 fn put(api: &Api, key: Key, body: &[u8]) -> Result<(Command, Answer), Error> {
     let put: body::Put<'_> = body::parse(body)?;
-    let value = body::value(put.value, api.limits.value_bytes, || "value".into())?;
-    let ttl = put
-        .ttl
-        .map(|ttl| body::expiry(ttl, Expiry::now(), || "ttl".into()));
-    let expiry = ttl.transpose()?;
-    let put = Command::One(Operation::Put { key, value, expiry });
+    let entry = entry(api, &key, put.value, put.ttl, Expiry::now(), &str::to_owned)?;
+    let put = Command::One(Operation::Put(entry));
     Ok((put, Box::new(|_| Ok(answer::ok()))))
+}
+
+/// What a body sets a key to. `now` is the present, and `field` names a field.
+fn entry(
+    api: &Api,
+    key: &Key,
+    value: &RawValue,
+    ttl: Option<&RawValue>,
+    now: Expiry,
+    field: &dyn Fn(&str) -> String,
+) -> Result<Entry, Error> {
+    let (kind, value) = body::value(value, api.limits.value_bytes, || field("value"))?;
+    let ttl = ttl.map(|ttl| body::expiry(ttl, now, || field("ttl")));
+    let entry = Entry::new(key, kind, value.as_bytes(), ttl.transpose()?);
+    // It is text, so this does not happen.
+    entry.map_err(|_| Error::new(Code::InvalidRequest, "The body must be UTF-8"))
 }
 
 fn touch(key: Key, body: &[u8]) -> Result<(Command, Answer), Error> {
@@ -196,10 +210,8 @@ fn bulk_put(api: &Api, body: &[u8]) -> Result<(Command, Answer), Error> {
     let body: body::Operations<body::BulkPut<'_>> = body::parse(body)?;
     bulk_operations(api, body, |item, now, field| {
         let key = body::key(&item.key, || field("key"))?;
-        let value = body::value(item.value, api.limits.value_bytes, || field("value"))?;
-        let ttl = item.ttl.map(|ttl| body::expiry(ttl, now, || field("ttl")));
-        let expiry = ttl.transpose()?;
-        Ok(Operation::Put { key, value, expiry })
+        let entry = entry(api, &key, item.value, item.ttl, now, field)?;
+        Ok((key, Operation::Put(entry)))
     })
 }
 
@@ -208,15 +220,16 @@ fn bulk_touch(api: &Api, body: &[u8]) -> Result<(Command, Answer), Error> {
     bulk_operations(api, body, |item, now, field| {
         let key = body::key(&item.key, || field("key"))?;
         let expiry = body::expiry(item.ttl, now, || field("ttl"))?;
-        Ok(Operation::Touch { key, expiry })
+        Ok((key.clone(), Operation::Touch { key, expiry }))
     })
 }
 
-/// What a body with operations asks for. `read` makes one of an item, the present, and how to name a field of the item.
+/// What a body with operations asks for. `read` makes one, and its key, of an item, the present, and how to name a field of
+/// the item.
 fn bulk_operations<T>(
     api: &Api,
     body: body::Operations<T>,
-    read: impl Fn(&T, Expiry, &dyn Fn(&str) -> String) -> Result<Operation, Error>,
+    read: impl Fn(&T, Expiry, &dyn Fn(&str) -> String) -> Result<(Key, Operation), Error>,
 ) -> Result<(Command, Answer), Error> {
     let items = body::batch(OPERATIONS, body.operations, api.limits.batch)?;
     // Items with the same time to live go at the same moment.
@@ -230,7 +243,10 @@ fn bulk_operations<T>(
 fn bulk_delete(api: &Api, body: &[u8]) -> Result<(Command, Answer), Error> {
     let body: body::BulkDelete<'_> = body::parse(body)?;
     let keys = bulk_keys(api, body.keys)?.into_iter();
-    Ok(bulk(keys.map(|key| Operation::Delete { key }).collect()))
+    Ok(bulk(
+        keys.map(|key| (key.clone(), Operation::Delete { key }))
+            .collect(),
+    ))
 }
 
 fn bulk_get(api: &Api, body: &[u8]) -> Result<Response, Error> {
@@ -258,10 +274,10 @@ fn bulk_keys(api: &Api, keys: body::Items<body::Text<'_>>) -> Result<Vec<Key>, E
 const OPERATIONS: &str = "operations";
 const KEYS: &str = "keys";
 
-/// These operations, in this order, and the answer: what became of each key, of a repeated one what the last operation on
-/// it did.
-fn bulk(operations: Vec<Operation>) -> (Command, Answer) {
-    let keys: Vec<Key> = operations.iter().map(|it| it.key().clone()).collect();
+/// These operations on these keys, in this order, and the answer: what became of each key, of a repeated one what the last
+/// operation on it did.
+fn bulk(operations: Vec<(Key, Operation)>) -> (Command, Answer) {
+    let (keys, operations): (Vec<Key>, Vec<Operation>) = operations.into_iter().unzip();
     let answer = move |outcome| {
         let Outcome::Each(found) = outcome else {
             return Err(Error::new(Code::Internal, "Internal server error"));

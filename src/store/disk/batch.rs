@@ -13,14 +13,14 @@ use super::torn::{Broken, Fields};
 /// Writes changes to the end of some bytes.
 pub(super) fn encode(changes: &Changes, bytes: &mut Vec<u8>) {
     bytes.push(u8::from(changes.cleared));
-    for (key, change) in &changes.entries {
-        let key = key.as_str().as_bytes();
+    for change in &changes.entries {
+        let key = change.key().as_bytes();
         // A key has 1024 bytes at most, and a value 1 GiB.
         bytes.extend_from_slice(&(key.len() as u16).to_le_bytes());
         bytes.extend_from_slice(key);
         let length_at = bytes.len();
         bytes.extend_from_slice(&[0; 4]);
-        if let Some(entry) = change {
+        if let Some(entry) = change.entry() {
             record::encode(entry, bytes);
             let length = (bytes.len() - length_at - 4) as u32;
             bytes[length_at..length_at + 4].copy_from_slice(&length.to_le_bytes());
@@ -40,9 +40,9 @@ pub(super) fn apply(bytes: &[u8], entries: &mut Entries) -> Option<()> {
         let (key, record) = change(&mut fields).ok()?;
         let key = Key::try_from(key).ok()?;
         if record.is_empty() {
-            entries.remove(&key);
+            entries.remove(key.as_str());
         } else {
-            entries.insert(key, record::decode(record)?);
+            entries.insert(record::decode(&key, record)?);
         }
     }
     Some(())
@@ -57,40 +57,36 @@ fn change<'a>(fields: &mut Fields<'a>) -> Result<(&'a [u8], &'a [u8]), Broken> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::{Entry, Expiry, Value};
+    use super::super::super::state::Change;
+    use super::super::super::{Entry, Expiry, Kind};
     use super::*;
 
-    fn key(text: &str) -> Key {
-        Key::try_from(text.as_bytes()).unwrap()
-    }
-
-    fn entry(text: &str) -> Entry {
-        Entry {
-            value: Value::json(text),
-            expiry: Some(Expiry::at_millis(u64::MAX)),
-        }
+    fn entry(key: &str, json: &str) -> Entry {
+        let key = Key::try_from(key.as_bytes()).unwrap();
+        let expiry = Some(Expiry::at_millis(u64::MAX));
+        Entry::new(&key, Kind::Json, json.as_bytes(), expiry).unwrap()
     }
 
     #[test]
     fn what_is_written_is_carried_out_once_or_twice() {
-        let old = [
-            (key("a"), entry("1")),
-            (key("b"), entry("2")),
-            (key("c"), entry("3")),
-        ];
+        let old = ["a", "b", "c"].map(|key| entry(key, "1"));
         for cleared in [false, true] {
             let changes = Changes {
                 cleared,
-                entries: [(key("a"), None), (key("b"), Some(entry("4")))].into(),
+                entries: [
+                    Change::Removed(old[0].clone()),
+                    Change::Set(entry("b", "4")),
+                ]
+                .into(),
             };
             let mut bytes = Vec::new();
             encode(&changes, &mut bytes);
             let mut entries = Entries::from_iter(old.clone());
             for _ in 0..2 {
                 apply(&bytes, &mut entries).unwrap();
-                assert_eq!(entries.get(&key("a")), None);
-                assert_eq!(entries.get(&key("b")), Some(&entry("4")));
-                assert_eq!(entries.get(&key("c")).is_none(), cleared);
+                assert_eq!(entries.get("a"), None);
+                assert_eq!(entries.get("b"), Some(&entry("b", "4")));
+                assert_eq!(entries.get("c").is_none(), cleared);
             }
             let short = &bytes[..bytes.len() - 1];
             assert_eq!(apply(short, &mut entries), None);

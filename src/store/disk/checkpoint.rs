@@ -83,10 +83,10 @@ fn make(fjall: &Fjall, generation: u64, map: &Arc<Map>) -> fjall::Result<Keyspac
     let keyspace = files::entries(fjall, generation)?;
     let mut ingestion = keyspace.start_ingestion()?;
     let mut record = Vec::new();
-    for (key, entry) in Listing::of(map, String::new(), None) {
+    for entry in Listing::of(map, String::new(), None) {
         record.clear();
         record::encode(&entry, &mut record);
-        ingestion.write(key.as_str(), record.as_slice())?;
+        ingestion.write(entry.key(), record.as_slice())?;
     }
     ingestion.finish()?;
     Ok(keyspace)

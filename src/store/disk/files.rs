@@ -27,7 +27,7 @@ use fjall::{Database as Fjall, Keyspace, KeyspaceCreateOptions, PersistMode};
 
 use super::super::entries::Entries;
 use super::super::state::Changes;
-use super::super::{Entry, Key, Map};
+use super::super::{Key, Map};
 use super::checkpoint::Checkpointer;
 use super::log::{self as change_log, Log, Start};
 use super::{Durability, journals, manifest, record};
@@ -447,19 +447,17 @@ fn load(store: &Path, log: &Path, durability: Durability) -> Result<Loaded, Fail
 
 /// Reads the entries of a checkpoint.
 fn read_entries(keyspace: &Keyspace, started: Instant) -> Result<Entries, Failure> {
-    let mut entries: Vec<(Key, Entry)> = Vec::with_capacity(keyspace.approximate_len());
     let mut reported = started;
-    for item in keyspace.iter() {
-        let (key, value) = item.into_inner()?;
+    let entries = keyspace.iter().zip(0_u64..).map(|(item, n)| {
+        let (key, record) = item.into_inner()?;
         let key = Key::try_from(&*key).map_err(|_| Failure::NoRecord)?;
-        let entry = record::decode(&value).ok_or(Failure::NoRecord)?;
-        entries.push((key, entry));
-        if entries.len().is_multiple_of(1024) && reported.elapsed() >= PROGRESS {
-            log::info!("loading: {} keys so far", entries.len());
+        if n.is_multiple_of(1024) && reported.elapsed() >= PROGRESS {
+            log::info!("loading: {n} keys so far");
             reported = Instant::now();
         }
-    }
-    Ok(Entries::from_iter(entries))
+        record::decode(&key, &record).ok_or(Failure::NoRecord)
+    });
+    entries.collect()
 }
 
 fn parse_checkpoint(numbers: &[u8]) -> Option<(u64, Start)> {

@@ -315,7 +315,8 @@ fn read(bytes: &[u8]) -> Result<Found<'_>, Broken> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::{Entry, Key, Value};
+    use super::super::super::Entry;
+    use super::super::super::state::Change;
     use super::*;
 
     /// A directory for one test, removed at the end.
@@ -339,8 +340,8 @@ mod tests {
             assert_eq!(damaged_file(&self.0).unwrap(), None);
             let mut entries = Entries::default();
             let log = replay(&self.0, start, Durability::Sync, &mut entries).unwrap()?;
-            let keys = entries.keys_from(std::ops::Bound::Unbounded);
-            Some((keys.map(|key| key.as_str().parse().unwrap()).collect(), log))
+            let entries = entries.from(std::ops::Bound::Unbounded);
+            Some((entries.map(|it| it.key().parse().unwrap()).collect(), log))
         }
     }
 
@@ -352,12 +353,10 @@ mod tests {
 
     /// Puts the key of that number.
     fn put(log: &mut Log, number: u64) {
-        let key = Key::try_from(number.to_string().as_bytes()).unwrap();
-        let value = Value::text(&"v".repeat(2000));
-        let expiry = None;
+        let entry = Entry::of(&number.to_string(), &"v".repeat(2000));
         let changes = Changes {
             cleared: false,
-            entries: [(key, Some(Entry { value, expiry }))].into(),
+            entries: [Change::Set(entry)].into(),
         };
         log.append(&changes, true).unwrap();
     }

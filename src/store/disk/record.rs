@@ -1,6 +1,6 @@
 //! How an entry looks on disk: a byte of flags, the expiry if it has one, the text.
 
-use super::super::{Entry, Expiry, Value};
+use super::super::{Entry, Expiry, Key, Kind};
 
 /// The flag of a record that holds an expiry: milliseconds since 1970, 8 bytes, little-endian.
 const EXPIRES: u8 = 1;
@@ -10,20 +10,19 @@ const JSON: u8 = 2;
 
 /// Writes an entry to the end of some bytes.
 pub(super) fn encode(entry: &Entry, record: &mut Vec<u8>) {
-    let text = entry.value.as_str().as_bytes();
-    let kind = match entry.value {
-        Value::Text(_) => 0,
-        Value::Json(_) => JSON,
+    let kind = match entry.kind() {
+        Kind::Text => 0,
+        Kind::Json => JSON,
     };
     record.push(kind | if entry.expiry.is_some() { EXPIRES } else { 0 });
     if let Some(expiry) = entry.expiry {
         record.extend_from_slice(&expiry.millis().to_le_bytes());
     }
-    record.extend_from_slice(text);
+    record.extend_from_slice(entry.value().as_bytes());
 }
 
-/// Reads a record; `None` if it is none.
-pub(super) fn decode(record: &[u8]) -> Option<Entry> {
+/// Reads the record of a key; `None` if it is none.
+pub(super) fn decode(key: &Key, record: &[u8]) -> Option<Entry> {
     let (&flags, mut rest) = record.split_first()?;
     if flags & !(EXPIRES | JSON) != 0 {
         return None;
@@ -34,18 +33,21 @@ pub(super) fn decode(record: &[u8]) -> Option<Entry> {
         expiry = Some(Expiry::at_millis(u64::from_le_bytes(*millis)));
         rest = text;
     }
-    let text = std::str::from_utf8(rest).ok()?;
-    let value = if flags & JSON == 0 {
-        Value::text(text)
+    let kind = if flags & JSON == 0 {
+        Kind::Text
     } else {
-        Value::json(text)
+        Kind::Json
     };
-    Some(Entry { value, expiry })
+    Entry::new(key, kind, rest, expiry).ok()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn key() -> Key {
+        Key::try_from(&b"key"[..]).unwrap()
+    }
 
     #[test]
     fn what_is_written_is_read_again() {
@@ -55,11 +57,11 @@ mod tests {
                 Some(Expiry::at_millis(0)),
                 Some(Expiry::at_millis(u64::MAX)),
             ] {
-                for value in [Value::text(text), Value::json(text)] {
-                    let entry = Entry { value, expiry };
+                for kind in [Kind::Text, Kind::Json] {
+                    let entry = Entry::new(&key(), kind, text.as_bytes(), expiry).unwrap();
                     let mut record = Vec::new();
                     encode(&entry, &mut record);
-                    assert_eq!(decode(&record), Some(entry));
+                    assert_eq!(decode(&key(), &record), Some(entry));
                 }
             }
         }
@@ -68,7 +70,7 @@ mod tests {
     #[test]
     fn what_is_no_record_is_not_read() {
         for bytes in [&b""[..], b"\x04text", b"\x01short", b"\x00\xff"] {
-            assert_eq!(decode(bytes), None, "{bytes:?}");
+            assert_eq!(decode(&key(), bytes), None, "{bytes:?}");
         }
     }
 }

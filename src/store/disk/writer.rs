@@ -114,7 +114,7 @@ impl Writer {
             }
         });
         let map = Arc::clone(&self.map);
-        let removes = changes.cleared || changes.entries.values().any(Option::is_none);
+        let removes = changes.cleared || changes.entries.iter().any(|it| it.entry().is_none());
         let (written, waiting) = self.on_disk(waiting, |database| {
             database.write(&changes, durable)?;
             map.apply(changes);

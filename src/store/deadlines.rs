@@ -1,0 +1,121 @@
+//! When entries expire: soonest first, and how many have.
+
+use std::collections::BTreeSet;
+use std::ops::Bound;
+
+use super::Expiry;
+use super::slots::Slot;
+
+/// The entries that expire.
+#[derive(Default)]
+pub(super) struct Deadlines {
+    /// Soonest first.
+    set: BTreeSet<(Expiry, Slot)>,
+    /// How many of them are not behind `counted`.
+    passed: usize,
+    /// Up to which moment those that have passed have been counted, so that nobody has to count millions anew.
+    counted: Option<Expiry>,
+}
+
+impl Deadlines {
+    /// The deadlines of entries.
+    pub(super) fn of(deadlines: impl Iterator<Item = (Expiry, Slot)>) -> Deadlines {
+        Deadlines {
+            set: deadlines.collect(),
+            ..Deadlines::default()
+        }
+    }
+
+    /// Adds the deadline of an entry.
+    pub(super) fn insert(&mut self, expiry: Expiry, slot: Slot) {
+        let new = self.set.insert((expiry, slot));
+        self.passed += usize::from(new && Some(expiry) <= self.counted);
+    }
+
+    /// Removes the deadline of an entry.
+    pub(super) fn remove(&mut self, expiry: Expiry, slot: Slot) {
+        let old = self.set.remove(&(expiry, slot));
+        self.passed -= usize::from(old && Some(expiry) <= self.counted);
+    }
+
+    /// The entries of which the deadline has come, soonest first.
+    pub(super) fn passed(&self) -> impl Iterator<Item = Slot> {
+        let now = Expiry::now();
+        let deadlines = self.set.iter();
+        deadlines
+            .take_while(move |(expiry, _)| *expiry <= now)
+            .map(|(_, slot)| *slot)
+    }
+
+    /// How many have passed; `None` if there were so many more than the last time that this has counted only about `most`
+    /// of them.
+    pub(super) fn count_passed(&mut self, most: usize) -> Option<usize> {
+        let now = Expiry::now();
+        if self.counted > Some(now) {
+            // The clock has been set back.
+            (self.passed, self.counted) = (0, None);
+        }
+        let behind = |expiry| Bound::Excluded((expiry, Slot::MAX));
+        let from = self.counted.map_or(Bound::Unbounded, behind);
+        let new = self.set.range((from, Bound::Unbounded));
+        let (mut count, mut last) = (0, self.counted);
+        for (expiry, _) in new.take_while(|(expiry, _)| *expiry <= now) {
+            // Those of one millisecond are counted together.
+            if count >= most && Some(*expiry) != last {
+                self.passed += count;
+                self.counted = last;
+                return None;
+            }
+            count += 1;
+            last = Some(*expiry);
+        }
+        self.passed += count;
+        self.counted = Some(now);
+        Some(self.passed)
+    }
+
+    /// All deadlines.
+    #[cfg(test)]
+    pub(super) fn iter(&self) -> impl Iterator<Item = (Expiry, Slot)> {
+        self.set.iter().copied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(millis: u64) -> Expiry {
+        Expiry::at_millis(millis)
+    }
+
+    #[test]
+    fn those_that_have_passed_are_counted_in_steps() {
+        let deadlines = (1..=1000).map(|n| (at(n / 3), n as Slot));
+        let mut deadlines = Deadlines::of(deadlines.chain([(at(u64::MAX), 0)]));
+        let mut steps = 0;
+        let counted = loop {
+            steps += 1;
+            if let Some(counted) = deadlines.count_passed(100) {
+                break counted;
+            }
+        };
+        assert_eq!((counted, steps), (1000, 10));
+        // What changes behind the count, and ahead of it.
+        deadlines.remove(at(300), 900);
+        deadlines.remove(at(300), 900);
+        deadlines.insert(at(300), 5000);
+        deadlines.insert(at(300), 5001);
+        deadlines.insert(at(300), 5001);
+        deadlines.insert(at(u64::MAX - 1), 5002);
+        assert_eq!(deadlines.count_passed(0), Some(1001));
+        assert_eq!(deadlines.passed().count(), 1001);
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_brings_entries_back() {
+        let mut deadlines = Deadlines::of([(at(1), 0), (at(u64::MAX - 1), 1)].into_iter());
+        (deadlines.passed, deadlines.counted) = (2, Some(at(u64::MAX)));
+        assert_eq!(deadlines.count_passed(10), Some(1));
+    }
+}
