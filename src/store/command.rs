@@ -52,6 +52,15 @@ pub enum Outcome {
 }
 
 impl Command {
+    /// How many operations it carries out, as far as it matters for how long that takes.
+    pub(super) fn operations(&self) -> usize {
+        match self {
+            Command::Bulk(operations) => operations.len(),
+            Command::One(_) | Command::Clear => 1,
+            Command::Sweep => SWEPT_AT_ONCE,
+        }
+    }
+
     /// Carries the command out on some state: the map itself, or one that is staged for a commit.
     pub(super) fn execute(self, state: &mut impl State) -> Outcome {
         match self {

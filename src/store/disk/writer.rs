@@ -13,9 +13,9 @@ use super::files::Database;
 use super::patience::UnderWay;
 use super::{Answer, Completion, Deliver, Durability, Job};
 
-/// The most commands in a batch: more than there are clients, as a rule, and few enough to be carried out and applied
-/// in a few milliseconds, which readers wait for.
-const BATCH_COMMANDS: usize = 4096;
+/// The most operations in a batch, give or take one command: more than there are clients, as a rule, and few enough to be
+/// applied in a few milliseconds, which readers wait for.
+const BATCH_OPERATIONS: usize = 4096;
 
 /// The most bytes in a batch, give or take one command: as much as goes to disk in some tens of milliseconds, so that
 /// large values do not make small ones wait for long.
@@ -191,13 +191,14 @@ impl Writer {
     /// would wait while the disk syncs.
     fn gather(&self, first: Job, jobs: &Receiver<Job>, previous: usize) -> Vec<Job> {
         let size = |job: &Job| job.command.size(|key| self.map.value_bytes(key));
-        let most = (1 + jobs.len() + previous).div_ceil(2).min(BATCH_COMMANDS);
-        let mut bytes = size(&first);
+        let most = (1 + jobs.len() + previous).div_ceil(2);
+        let (mut operations, mut bytes) = (first.command.operations(), size(&first));
         let mut batch = vec![first];
         let mut yields = 0;
-        while batch.len() < most && bytes < BATCH_BYTES {
+        while batch.len() < most && operations < BATCH_OPERATIONS && bytes < BATCH_BYTES {
             match jobs.try_recv() {
                 Ok(job) => {
+                    operations += job.command.operations();
                     bytes += size(&job);
                     batch.push(job);
                 }
