@@ -13,8 +13,8 @@ pub(super) struct Deadlines {
     set: BTreeSet<(Expiry, Slot)>,
     /// How many of them are not behind `counted`.
     passed: usize,
-    /// Up to which moment those that have passed have been counted, so that nobody has to count millions anew.
-    counted: Option<Expiry>,
+    /// Up to where those that have passed have been counted, so that nobody has to count millions anew.
+    counted: Option<(Expiry, Slot)>,
 }
 
 impl Deadlines {
@@ -29,13 +29,13 @@ impl Deadlines {
     /// Adds the deadline of an entry.
     pub(super) fn insert(&mut self, expiry: Expiry, slot: Slot) {
         let new = self.set.insert((expiry, slot));
-        self.passed += usize::from(new && Some(expiry) <= self.counted);
+        self.passed += usize::from(new && Some((expiry, slot)) <= self.counted);
     }
 
     /// Removes the deadline of an entry.
     pub(super) fn remove(&mut self, expiry: Expiry, slot: Slot) {
         let old = self.set.remove(&(expiry, slot));
-        self.passed -= usize::from(old && Some(expiry) <= self.counted);
+        self.passed -= usize::from(old && Some((expiry, slot)) <= self.counted);
     }
 
     /// The entries of which the deadline has come, soonest first.
@@ -47,29 +47,25 @@ impl Deadlines {
             .map(|(_, slot)| *slot)
     }
 
-    /// How many have passed; `None` if there were so many more than the last time that this has counted only about `most`
-    /// of them.
+    /// How many have passed; `None` if there were so many more than the last time that this has counted only `most` of them.
     pub(super) fn count_passed(&mut self, most: usize) -> Option<usize> {
-        let now = Expiry::now();
+        // Behind all of this millisecond: no entry has this number.
+        let now = (Expiry::now(), Slot::MAX);
         if self.counted > Some(now) {
             // The clock has been set back.
             (self.passed, self.counted) = (0, None);
         }
-        let behind = |expiry| Bound::Excluded((expiry, Slot::MAX));
-        let from = self.counted.map_or(Bound::Unbounded, behind);
-        let new = self.set.range((from, Bound::Unbounded));
-        let (mut count, mut last) = (0, self.counted);
-        for (expiry, _) in new.take_while(|(expiry, _)| *expiry <= now) {
-            // Those of one millisecond are counted together.
-            if count >= most && Some(*expiry) != last {
-                self.passed += count;
-                self.counted = last;
-                return None;
-            }
-            count += 1;
-            last = Some(*expiry);
+        let from = self.counted.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut new = self.set.range((from, Bound::Included(now)));
+        let counted = new
+            .by_ref()
+            .take(most)
+            .fold((0, None), |(count, _), it| (count + 1, Some(*it)));
+        self.passed += counted.0;
+        if new.next().is_some() {
+            self.counted = counted.1.or(self.counted);
+            return None;
         }
-        self.passed += count;
         self.counted = Some(now);
         Some(self.passed)
     }
@@ -91,7 +87,7 @@ mod tests {
 
     #[test]
     fn those_that_have_passed_are_counted_in_steps() {
-        let deadlines = (1..=1000).map(|n| (at(n / 3), n as Slot));
+        let deadlines = (1..=1000).map(|n| (at(n / 300), n as Slot));
         let mut deadlines = Deadlines::of(deadlines.chain([(at(u64::MAX), 0)]));
         let mut steps = 0;
         let counted = loop {
@@ -102,20 +98,20 @@ mod tests {
         };
         assert_eq!((counted, steps), (1000, 10));
         // What changes behind the count, and ahead of it.
-        deadlines.remove(at(300), 900);
-        deadlines.remove(at(300), 900);
+        deadlines.remove(at(3), 900);
+        deadlines.remove(at(3), 900);
         deadlines.insert(at(300), 5000);
         deadlines.insert(at(300), 5001);
         deadlines.insert(at(300), 5001);
         deadlines.insert(at(u64::MAX - 1), 5002);
-        assert_eq!(deadlines.count_passed(0), Some(1001));
+        assert_eq!(deadlines.count_passed(1), Some(1001));
         assert_eq!(deadlines.passed().count(), 1001);
     }
 
     #[test]
     fn a_clock_that_is_set_back_brings_entries_back() {
         let mut deadlines = Deadlines::of([(at(1), 0), (at(u64::MAX - 1), 1)].into_iter());
-        (deadlines.passed, deadlines.counted) = (2, Some(at(u64::MAX)));
+        (deadlines.passed, deadlines.counted) = (2, Some((at(u64::MAX), 1)));
         assert_eq!(deadlines.count_passed(10), Some(1));
     }
 }

@@ -94,7 +94,7 @@ impl Entries {
         (self.len() - keys, self.bytes - bytes)
     }
 
-    /// How many there are that have not expired; `None` if that takes another call, since more than about `most` have
+    /// How many there are that have not expired; `None` if that takes another call, since more than `most` have
     /// expired since the last one.
     pub(super) fn count_live(&mut self, most: usize) -> Option<usize> {
         let expired = self.deadlines.count_passed(most)?;

@@ -7,6 +7,7 @@ use std::mem;
 use std::ops::Bound;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::thread;
+use std::time::Duration;
 
 use super::entries::Entries;
 use super::state::{Change, Changes, Staged, State};
@@ -18,6 +19,13 @@ const FREE_ELSEWHERE: usize = 10_000;
 
 /// How many keys are looked at under one taking of the lock, where there may be many: some tens of microseconds.
 const STEP: usize = 256;
+
+/// After a command of so many operations, which may take milliseconds at ten million keys, others get their turn. The lock
+/// is not fair: whoever takes it again at once keeps out those who are just waking up for it.
+const MANY: usize = 64;
+
+/// How long they have for that.
+const GIVE_WAY: Duration = Duration::from_micros(100);
 
 /// How many keys that have expired are counted under one taking of the lock, about a tenth of a millisecond's worth.
 const COUNTED_AT_ONCE: usize = 10_000;
@@ -109,6 +117,7 @@ impl Map {
 
     /// Carries out a command, in one step for all readers.
     pub(super) fn execute(&self, command: Command) -> Outcome {
+        let long = command.operations() >= MANY;
         let mut locked = Locked {
             entries: self.write(),
             removed: Removed::default(),
@@ -117,6 +126,9 @@ impl Map {
         let Locked { entries, removed } = locked;
         drop(entries);
         removed.free();
+        if long {
+            thread::sleep(GIVE_WAY);
+        }
         outcome
     }
 

@@ -5,9 +5,9 @@ use std::ops::Bound;
 
 use super::slots::{Slot, Slots};
 
-/// The most entries in a run, 2 KiB of numbers. With more, adding one in the middle moves more bytes; with fewer, there
-/// are more runs.
-const RUN: usize = 512;
+/// The most entries in a run. With fewer there are more runs, which take space; with more, more entries have to be looked
+/// at to find a place in a run, and each of them is somewhere else in memory.
+const RUN: usize = 64;
 
 /// The numbers of entries, in the byte order of their keys. They are in short sorted runs, which take a fourth of the
 /// space of a set of the keys. A key is found by halving a run.

@@ -12,8 +12,7 @@ use super::{Command, Committer, Outcome};
 /// How often the sweeper looks for keys that have expired.
 const INTERVAL: Duration = Duration::from_millis(100);
 
-/// How long to leave the map to others between two steps. The lock is not fair: whoever takes it again at once keeps out
-/// those who are just waking up for it.
+/// How long to leave the map to others between two steps.
 const PAUSE: Duration = Duration::from_micros(500);
 
 /// A thread that sweeps until this is dropped.
