@@ -5,16 +5,30 @@ use std::ops::Bound;
 
 use super::slots::{Slot, Slots};
 
-/// The most entries in a run. With fewer there are more runs, which take space; with more, more entries have to be looked
-/// at to find a place in a run, and each of them is somewhere else in memory.
-const RUN: usize = 64;
+/// The most entries in a run. With fewer there are more runs, which take space; with more, adding one moves more bytes.
+const RUN: usize = 128;
 
-/// The numbers of entries, in the byte order of their keys. They are in short sorted runs, which take a fourth of the
-/// space of a set of the keys. A key is found by halving a run.
+/// The numbers of entries, in the byte order of their keys. They are in short sorted runs, which take a third of the space of
+/// a set of the keys.
 #[derive(Default)]
 pub(super) struct Order {
     /// Each run by a lower bound of the keys in it, which are below the bound of the next run.
-    runs: BTreeMap<Box<str>, Vec<Slot>>,
+    runs: BTreeMap<Box<str>, Run>,
+}
+
+/// Entries that follow each other.
+#[derive(Default)]
+struct Run {
+    /// So many bytes all keys have in common with the bound.
+    shared: usize,
+    items: Vec<Item>,
+}
+
+struct Item {
+    /// The next four bytes of the key. Going by them, a place is found without looking at most of the keys around it, each
+    /// of which is somewhere else in memory.
+    mark: u32,
+    slot: Slot,
 }
 
 impl Order {
@@ -23,8 +37,13 @@ impl Order {
         let mut sorted: Vec<Slot> = (0..slots.len() as Slot).collect();
         // They are sorted already where they come from the disk.
         sorted.sort_by(|a, b| slots.key(*a).cmp(slots.key(*b)));
-        let runs = sorted.chunks(RUN);
-        let runs = runs.map(|run| (slots.key(run[0]).into(), run.to_vec()));
+        let runs = sorted.chunks(RUN).map(|run| {
+            let items = run.iter().map(|slot| Item {
+                mark: 0,
+                slot: *slot,
+            });
+            Run::of(items.collect(), slots)
+        });
         Order {
             runs: runs.collect(),
         }
@@ -33,27 +52,31 @@ impl Order {
     /// Adds an entry with a key that is not there.
     pub(super) fn insert(&mut self, slot: Slot, slots: &Slots) {
         let key = slots.key(slot);
-        let Some((_, run)) = self.runs.range_mut::<str, _>(up_to(key)).next_back() else {
-            self.runs.insert("".into(), vec![slot]);
+        let Some((bound, run)) = self.runs.range_mut::<str, _>(up_to(key)).next_back() else {
+            self.runs
+                .entry("".into())
+                .or_default()
+                .insert("", 0, slot, slots);
             return;
         };
-        let at = run.partition_point(|it| slots.key(*it) < key);
-        if run.len() < RUN {
-            run.insert(at, slot);
+        let (Ok(at) | Err(at)) = run.place(bound, key, slots);
+        if run.items.len() < RUN {
+            run.insert(bound, at, slot, slots);
             return;
         }
-        let upper = if at == RUN {
+        let mut upper = if at == RUN {
             // Keys that come in order leave full runs behind.
-            vec![slot]
+            Vec::new()
         } else {
-            let mut upper = run.split_off(RUN / 2);
-            match at.checked_sub(RUN / 2) {
-                Some(at) => upper.insert(at, slot),
-                None => run.insert(at, slot),
-            }
-            upper
+            run.items.split_off(RUN / 2)
         };
-        self.runs.insert(slots.key(upper[0]).into(), upper);
+        match at.checked_sub(run.items.len()) {
+            Some(at) => upper.insert(at, Item { mark: 0, slot }),
+            None => run.insert(bound, at, slot, slots),
+        }
+        run.set_marks(bound, slots);
+        let (bound, upper) = Run::of(upper, slots);
+        self.runs.insert(bound, upper);
     }
 
     /// Removes an entry.
@@ -63,15 +86,16 @@ impl Order {
         let Some((bound, run)) = runs.next_back() else {
             return;
         };
-        if let Some(at) = position(run, key, slots) {
-            run.remove(at);
+        if let Ok(at) = run.place(bound, key, slots) {
+            run.items.remove(at);
         }
         let merged = match runs.next_back() {
-            Some((_, before)) if before.len() + run.len() <= RUN / 2 => {
-                before.append(run);
+            Some((bound, before)) if before.items.len() + run.items.len() <= RUN / 2 => {
+                before.items.append(&mut run.items);
+                before.set_marks(bound, slots);
                 true
             }
-            _ => run.is_empty(),
+            _ => run.items.is_empty(),
         };
         if merged {
             let bound = bound.clone();
@@ -82,10 +106,10 @@ impl Order {
     /// Gives an entry another number. It still has the one that it had.
     pub(super) fn renumber(&mut self, from: Slot, to: Slot, slots: &Slots) {
         let key = slots.key(from);
-        if let Some((_, run)) = self.runs.range_mut::<str, _>(up_to(key)).next_back()
-            && let Some(at) = position(run, key, slots)
+        if let Some((bound, run)) = self.runs.range_mut::<str, _>(up_to(key)).next_back()
+            && let Ok(at) = run.place(bound, key, slots)
         {
-            run[at] = to;
+            run.items[at].slot = to;
         }
     }
 
@@ -100,25 +124,77 @@ impl Order {
             && let Some((bound, run)) = self.runs.range::<str, _>(up_to(key)).next_back()
         {
             first = Bound::Included(&**bound);
-            let after = matches!(from, Bound::Excluded(_));
-            skipped = run.partition_point(|slot| {
-                let it = slots.key(*slot);
-                it < key || after && it == key
-            });
+            skipped = match run.place(bound, key, slots) {
+                Ok(at) => at + usize::from(matches!(from, Bound::Excluded(_))),
+                Err(at) => at,
+            };
         }
         let runs = self.runs.range::<str, _>((first, Bound::Unbounded));
-        runs.flat_map(|(_, run)| run).skip(skipped).copied()
+        let items = runs.flat_map(|(_, run)| &run.items).skip(skipped);
+        items.map(|item| item.slot)
     }
+}
+
+impl Run {
+    /// A run of entries that are in order, and its bound. There must be one at least.
+    fn of(items: Vec<Item>, slots: &Slots) -> (Box<str>, Run) {
+        let bound = slots.key(items[0].slot);
+        let mut run = Run { shared: 0, items };
+        run.set_marks(bound, slots);
+        (bound.into(), run)
+    }
+
+    /// Where a key is, or would be; it is not below the bound.
+    fn place(&self, bound: &str, key: &str, slots: &Slots) -> Result<usize, usize> {
+        if shared(bound, key) < self.shared {
+            // It differs from the bound where the others do not, and so is above them.
+            return Err(self.items.len());
+        }
+        let mark = mark(key, self.shared);
+        self.items.binary_search_by(|item| {
+            let marks = item.mark.cmp(&mark);
+            marks.then_with(|| slots.key(item.slot).cmp(key))
+        })
+    }
+
+    /// Adds an entry at its place.
+    fn insert(&mut self, bound: &str, at: usize, slot: Slot, slots: &Slots) {
+        let key = slots.key(slot);
+        let mark = mark(key, self.shared);
+        self.items.insert(at, Item { mark, slot });
+        if self.items.len() == 1 || shared(bound, key) < self.shared {
+            self.set_marks(bound, slots);
+        }
+    }
+
+    /// Finds out what the keys have in common with the bound, and what comes next.
+    fn set_marks(&mut self, bound: &str, slots: &Slots) {
+        // Those between the bound and the last have as much in common with the bound as the last at least.
+        let last = self.items.last();
+        self.shared = last.map_or(0, |last| shared(bound, slots.key(last.slot)));
+        for item in &mut self.items {
+            item.mark = mark(slots.key(item.slot), self.shared);
+        }
+    }
+}
+
+/// How many bytes two keys have in common at their beginning.
+fn shared(a: &str, b: &str) -> usize {
+    a.bytes().zip(b.bytes()).take_while(|(a, b)| a == b).count()
+}
+
+/// Four bytes of a key, which compare as they do. Behind its end there are zeros, which no key has.
+fn mark(key: &str, from: usize) -> u32 {
+    let mut bytes = [0; 4];
+    let rest = key.as_bytes().get(from..).unwrap_or_default();
+    let length = rest.len().min(4);
+    bytes[..length].copy_from_slice(&rest[..length]);
+    u32::from_be_bytes(bytes)
 }
 
 /// The bounds of runs that a key may be in or behind.
 fn up_to(key: &str) -> (Bound<&str>, Bound<&str>) {
     (Bound::Unbounded, Bound::Included(key))
-}
-
-/// Where a key is in a run.
-fn position(run: &[Slot], key: &str, slots: &Slots) -> Option<usize> {
-    run.binary_search_by(|it| slots.key(*it).cmp(key)).ok()
 }
 
 #[cfg(test)]
@@ -133,8 +209,13 @@ mod tests {
             .collect();
         assert!(listed.is_sorted_by(|a, b| a < b));
         for (bound, run) in &order.runs {
-            assert!((1..=RUN).contains(&run.len()));
-            assert!(&**bound <= slots.key(run[0]));
+            assert!((1..=RUN).contains(&run.items.len()));
+            assert!(&**bound <= slots.key(run.items[0].slot));
+            for item in &run.items {
+                let key = slots.key(item.slot);
+                assert!(key.starts_with(&bound[..run.shared]));
+                assert_eq!(item.mark, mark(key, run.shared));
+            }
         }
     }
 
