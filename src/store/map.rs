@@ -20,11 +20,11 @@ const FREE_ELSEWHERE: usize = 10_000;
 /// How many keys are looked at under one taking of the lock, where there may be many: some tens of microseconds.
 const STEP: usize = 256;
 
-/// After a command of so many operations, which may take milliseconds at ten million keys, others get their turn. The lock
-/// is not fair: whoever takes it again at once keeps out those who are just waking up for it.
+/// After a command of so many operations, which may take milliseconds at ten million keys, others get their turn.
 const MANY: usize = 64;
 
-/// How long they have for that.
+/// How long others get for their turn. The lock is not fair: whoever takes it again at once keeps out those who are just
+/// waking up for it.
 const GIVE_WAY: Duration = Duration::from_micros(100);
 
 /// How many keys that have expired are counted under one taking of the lock, about a tenth of a millisecond's worth.
@@ -98,7 +98,7 @@ impl Map {
             match live {
                 Some(live) => return live,
                 // So many have expired since the sweeper has last looked.
-                None => thread::yield_now(),
+                None => thread::sleep(GIVE_WAY),
             }
         }
     }

@@ -71,9 +71,10 @@ impl Table {
     /// Makes a table of all entries.
     pub(super) fn of(slots: &Slots) -> Table {
         let mut table = Table::default();
-        let each = slots.len() / PARTS;
+        // As many as the first part has, and half as many as the last.
+        let fewest = slots.len() / PARTS * 2 / 3;
         for part in &mut table.parts {
-            part.reserve(each, |_| 0); // there is none yet to be hashed
+            part.reserve(fewest, |_| 0); // there is none yet to be hashed
         }
         for slot in 0..slots.len() as Slot {
             let hash = table.hash(slots.key(slot));
@@ -84,8 +85,15 @@ impl Table {
 }
 
 /// The part that a hash belongs to. Within a part, its lowest and its highest bits count.
+///
+/// The last part gets twice as many as the first one, and those between them according to their place, so that they are
+/// full one after the other, and not all at about the same time.
 fn part_of(hash: u64) -> usize {
-    (hash >> 32) as usize % PARTS
+    let even = hash >> 20 & u64::from(u32::MAX);
+    let rest = u64::from(u32::MAX) - even;
+    // About the logarithm of 1 to 2, as a fraction of 2^32.
+    let skewed = even + (even * rest >> 32) * 88 / 256;
+    (skewed * PARTS as u64 >> 32) as usize
 }
 
 #[cfg(test)]
