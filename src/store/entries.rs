@@ -1,8 +1,8 @@
 //! The entries of a store, and the orders in which they can be found: by key, by byte order, by deadline.
 //!
 //! An entry is one block of memory, which a list without gaps holds a pointer to ([`slots`](super::slots)). The indexes know
-//! entries by their numbers in that list: a hash table ([`table`](super::table)), runs sorted by key
-//! ([`order`](super::order)) and the [`deadlines`](super::deadlines). Next to the block, an entry takes some 32 bytes, and
+//! entries by their numbers in that list: hash maps ([`table`](super::table)), runs sorted by key
+//! ([`order`](super::order)) and the [`deadlines`](super::deadlines). Next to the block, an entry takes some 50 bytes, and
 //! some 35 more if it expires.
 //!
 //! All of it is made of small parts, so that there is none that takes long to grow, to shrink or to change, however many
@@ -30,17 +30,15 @@ pub(super) struct Entries {
 impl Entries {
     /// The entry of a key; also one that has expired.
     pub(super) fn get(&self, key: &str) -> Option<&Entry> {
-        let hash = self.table.hash(key);
-        let slot = self.table.find(hash, key, &self.slots)?;
+        let slot = self.table.find(key)?;
         Some(&self.slots[slot])
     }
 
     /// Sets the entry of its key, and returns the one that the key had.
     pub(super) fn insert(&mut self, entry: Entry) -> Option<Entry> {
-        let hash = self.table.hash(entry.key());
         let expiry = entry.expiry;
         self.bytes += entry.bytes();
-        if let Some(slot) = self.table.find(hash, entry.key(), &self.slots) {
+        if let Some(slot) = self.table.replace(entry.record()) {
             let old = self.slots.replace(slot, entry);
             self.bytes -= old.bytes();
             if old.expiry != expiry {
@@ -49,7 +47,7 @@ impl Entries {
             return Some(old);
         }
         let slot = self.slots.push(entry);
-        self.table.insert(hash, slot, &self.slots);
+        self.table.insert(self.slots[slot].record(), slot);
         self.order.insert(slot, &self.slots);
         self.set_deadline(slot, None, expiry);
         None
@@ -57,16 +55,13 @@ impl Entries {
 
     /// Removes the entry of a key, and returns it.
     pub(super) fn remove(&mut self, key: &str) -> Option<Entry> {
-        let hash = self.table.hash(key);
-        let slot = self.table.find(hash, key, &self.slots)?;
-        self.table.remove(hash, slot, &self.slots);
+        let slot = self.table.remove(key)?;
         self.order.remove(slot, &self.slots);
         self.set_deadline(slot, self.slots[slot].expiry, None);
         let last = (self.slots.len() - 1) as Slot;
         if slot != last {
             // It is going to be where the removed one was.
-            let hash = self.table.hash(self.slots.key(last));
-            self.table.renumber(hash, last, slot);
+            self.table.renumber(self.slots.key(last), slot);
             self.order.renumber(last, slot, &self.slots);
             let expiry = self.slots[last].expiry;
             self.set_deadline(last, expiry, None);

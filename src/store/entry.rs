@@ -1,5 +1,7 @@
 //! What the store keeps: a key, its value, and perhaps the time at which it expires.
 
+use std::borrow::Borrow;
+use std::hash::{Hash, Hasher};
 use std::num::NonZeroU64;
 use std::str::Utf8Error;
 use std::time::{Duration, SystemTime};
@@ -19,18 +21,55 @@ pub enum Kind {
 
 /// A key, its value, and its expiry. The first two are never changed, only replaced. Cloning it is cheap: the store and
 /// whoever reads share them.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Entry {
-    /// Two bytes that say how long the key is and what the value is, the key, the value. All of it is one block of memory:
-    /// each would take sixteen bytes more, and the time to find it. The two bytes are ASCII, since this is text.
-    record: ArcStr,
+    record: Record,
     /// When it ceases to be there; `None` for never.
     pub expiry: Option<Expiry>,
 }
 
+/// Two bytes that say how long the key is and what the value is, the key, the value. All of it is one block of memory:
+/// each would take sixteen bytes more, and the time to find it. The two bytes are ASCII, since this is text.
+///
+/// In a `HashMap` it is found by its key.
+#[derive(Clone, Debug)]
+pub(super) struct Record(ArcStr);
+
 /// Bytes of a record before the key: of its length 4 and 7 bits, and a bit for values that are JSON.
 const HEAD: usize = 2;
 const JSON: u8 = 1 << 6;
+
+impl Record {
+    /// Its key.
+    pub(super) fn key(&self) -> &str {
+        &self.0[HEAD..self.key_end()]
+    }
+
+    fn key_end(&self) -> usize {
+        let head = self.0.as_bytes();
+        HEAD + (usize::from(head[0] & !JSON) << 7 | usize::from(head[1]))
+    }
+}
+
+impl Borrow<str> for Record {
+    fn borrow(&self) -> &str {
+        self.key()
+    }
+}
+
+impl Hash for Record {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.key().hash(state);
+    }
+}
+
+impl PartialEq for Record {
+    fn eq(&self, other: &Record) -> bool {
+        self.key() == other.key()
+    }
+}
+
+impl Eq for Record {}
 
 impl Entry {
     /// The entry of a key. `value` must be UTF-8, and valid JSON if that is its kind.
@@ -51,7 +90,10 @@ impl Entry {
             record[HEAD..][..key.len()].copy_from_slice(key);
             record[HEAD + key.len()..].copy_from_slice(value);
         })?;
-        Ok(Entry { record, expiry })
+        Ok(Entry {
+            record: Record(record),
+            expiry,
+        })
     }
 
     /// The same but for its expiry.
@@ -62,17 +104,22 @@ impl Entry {
 
     /// Its key.
     pub fn key(&self) -> &str {
-        &self.record[HEAD..self.key_end()]
+        self.record.key()
+    }
+
+    /// What keeps its key and its value.
+    pub(super) fn record(&self) -> &Record {
+        &self.record
     }
 
     /// Its value, as the plain API returns it.
     pub fn value(&self) -> &str {
-        &self.record[self.key_end()..]
+        &self.record.0[self.record.key_end()..]
     }
 
     /// What its value is.
     pub fn kind(&self) -> Kind {
-        if self.record.as_bytes()[0] & JSON == 0 {
+        if self.record.0.as_bytes()[0] & JSON == 0 {
             Kind::Text
         } else {
             Kind::Json
@@ -81,17 +128,12 @@ impl Entry {
 
     /// Bytes of its key and its value.
     pub fn bytes(&self) -> usize {
-        self.record.len() - HEAD
+        self.record.0.len() - HEAD
     }
 
     /// Whether it counts as there.
     pub fn is_live(&self) -> bool {
         !self.expiry.is_some_and(Expiry::has_passed)
-    }
-
-    fn key_end(&self) -> usize {
-        let head = self.record.as_bytes();
-        HEAD + (usize::from(head[0] & !JSON) << 7 | usize::from(head[1]))
     }
 
     /// Text that never expires, under a key that follows the rules.
@@ -105,9 +147,17 @@ impl Entry {
 /// As bytes, it is its value.
 impl AsRef<[u8]> for Entry {
     fn as_ref(&self) -> &[u8] {
-        &self.record.as_bytes()[self.key_end()..]
+        self.value().as_bytes()
     }
 }
+
+impl PartialEq for Entry {
+    fn eq(&self, other: &Entry) -> bool {
+        (&self.record.0, self.expiry) == (&other.record.0, other.expiry)
+    }
+}
+
+impl Eq for Entry {}
 
 /// When a key expires: milliseconds of wall-clock time since 1970, so that it means the same after a restart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -9,6 +9,8 @@ use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::thread;
 use std::time::Duration;
 
+use crate::memory;
+
 use super::entries::Entries;
 use super::state::{Change, Changes, Staged, State};
 use super::{Command, Entry, Key, Outcome};
@@ -222,15 +224,25 @@ struct Removed {
 
 impl Removed {
     fn free(self) {
-        if self
-            .all
-            .as_ref()
-            .is_some_and(|it| it.len() >= FREE_ELSEWHERE)
-        {
+        let many = self.all.as_ref().map_or(0, Entries::len);
+        if many >= FREE_ELSEWHERE {
             // Without a thread to be had, the closure is dropped, and with it the entries, right here.
             let _ = thread::Builder::new()
                 .name("reclaim".into())
-                .spawn(move || drop(self));
+                .spawn(move || self.free_here());
+        } else {
+            self.free_here();
+        }
+    }
+
+    fn free_here(self) {
+        let mut bytes = self.all.as_ref().map_or(0, Entries::bytes);
+        if self.some.len() >= MANY {
+            bytes += self.some.iter().map(Entry::bytes).sum::<usize>();
+        }
+        drop(self);
+        if bytes > 0 {
+            memory::freed(bytes);
         }
     }
 }

@@ -1,13 +1,14 @@
-//! Finds entries by the hash of their key: a hash table in so many parts that none ever has to grow by much at once.
+//! Finds entries by their keys: `HashMap`s, so many of them that none ever has to grow by much at once.
 
+use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
-use std::hash::BuildHasher;
 
-use hashbrown::HashTable;
+use xxhash_rust::xxh3::xxh3_64;
 
+use super::entry::Record;
 use super::slots::{Slot, Slots};
 
-/// How many parts there are. A table that is full is copied to one of twice its size, while everybody waits. Of ten
+/// How many parts there are. A map that is full is copied to one of twice its size, while everybody waits. Of ten
 /// million entries a part has a few thousand, which takes half a millisecond.
 const PARTS: usize = 4096;
 
@@ -16,54 +17,52 @@ const SPARSE: usize = 8;
 
 /// The numbers of entries by their keys.
 pub(super) struct Table {
-    /// Keyed, so that nobody can choose keys that collide.
-    hasher: RandomState,
-    parts: Box<[HashTable<Slot>]>,
+    parts: Box<[HashMap<Record, Slot>]>,
 }
 
 impl Default for Table {
     fn default() -> Table {
+        // Keyed, so that nobody can choose keys that collide. Whoever chooses them all for one part makes that grow, no more.
+        let hasher = RandomState::new();
+        let part = || HashMap::with_hasher(hasher.clone());
         Table {
-            hasher: RandomState::new(),
-            parts: (0..PARTS).map(|_| HashTable::new()).collect(),
+            parts: (0..PARTS).map(|_| part()).collect(),
         }
     }
 }
 
 impl Table {
-    /// The hash of a key, for the other methods.
-    pub(super) fn hash(&self, key: &str) -> u64 {
-        self.hasher.hash_one(key)
-    }
-
     /// The number of the entry of a key.
-    pub(super) fn find(&self, hash: u64, key: &str, slots: &Slots) -> Option<Slot> {
-        let part = &self.parts[part_of(hash)];
-        part.find(hash, |slot| slots.key(*slot) == key).copied()
+    pub(super) fn find(&self, key: &str) -> Option<Slot> {
+        self.parts[part_of(key)].get(key).copied()
     }
 
-    /// Adds an entry with a key that is not there.
-    pub(super) fn insert(&mut self, hash: u64, slot: Slot, slots: &Slots) {
-        let hasher = |slot: &Slot| self.hasher.hash_one(slots.key(*slot));
-        self.parts[part_of(hash)].insert_unique(hash, slot, hasher);
+    /// Adds the number of an entry, which must not be there.
+    pub(super) fn insert(&mut self, record: &Record, slot: Slot) {
+        self.parts[part_of(record.key())].insert(record.clone(), slot);
     }
 
-    /// Removes an entry.
-    pub(super) fn remove(&mut self, hash: u64, slot: Slot, slots: &Slots) {
-        let part = &mut self.parts[part_of(hash)];
-        if let Ok(found) = part.find_entry(hash, |it| *it == slot) {
-            found.remove();
-            if part.len() * SPARSE < part.capacity() {
-                let hasher = |slot: &Slot| self.hasher.hash_one(slots.key(*slot));
-                part.shrink_to(2 * part.len(), hasher);
-            }
+    /// Has the number of a key's entry belong to another record of that key from now on, and returns it.
+    pub(super) fn replace(&mut self, record: &Record) -> Option<Slot> {
+        let part = &mut self.parts[part_of(record.key())];
+        let slot = part.remove(record.key())?;
+        part.insert(record.clone(), slot);
+        Some(slot)
+    }
+
+    /// Removes the number of a key's entry, and returns it.
+    pub(super) fn remove(&mut self, key: &str) -> Option<Slot> {
+        let part = &mut self.parts[part_of(key)];
+        let slot = part.remove(key)?;
+        if part.len() * SPARSE < part.capacity() {
+            part.shrink_to(2 * part.len());
         }
+        Some(slot)
     }
 
-    /// Gives an entry another number.
-    pub(super) fn renumber(&mut self, hash: u64, from: Slot, to: Slot) {
-        let part = &mut self.parts[part_of(hash)];
-        if let Some(slot) = part.find_mut(hash, |it| *it == from) {
+    /// Gives a key's entry another number.
+    pub(super) fn renumber(&mut self, key: &str, to: Slot) {
+        if let Some(slot) = self.parts[part_of(key)].get_mut(key) {
             *slot = to;
         }
     }
@@ -74,26 +73,25 @@ impl Table {
         // As many as the first part has, and half as many as the last.
         let fewest = slots.len() / PARTS * 2 / 3;
         for part in &mut table.parts {
-            part.reserve(fewest, |_| 0); // there is none yet to be hashed
+            part.reserve(fewest);
         }
         for slot in 0..slots.len() as Slot {
-            let hash = table.hash(slots.key(slot));
-            table.insert(hash, slot, slots);
+            table.insert(slots[slot].record(), slot);
         }
         table
     }
 }
 
-/// The part that a hash belongs to. Within a part, its lowest and its highest bits count.
+/// The part that a key belongs to.
 ///
 /// The last part gets twice as many as the first one, and those between them according to their place, so that they are
 /// full one after the other, and not all at about the same time.
-fn part_of(hash: u64) -> usize {
-    let even = hash >> 20 & u64::from(u32::MAX);
+fn part_of(key: &str) -> usize {
+    let even = xxh3_64(key.as_bytes()) >> 32;
     let rest = u64::from(u32::MAX) - even;
     // About the logarithm of 1 to 2, as a fraction of 2^32.
-    let skewed = even + (even * rest >> 32) * 88 / 256;
-    (skewed * PARTS as u64 >> 32) as usize
+    let skewed = even + ((even * rest) >> 32) * 88 / 256;
+    ((skewed * PARTS as u64) >> 32) as usize
 }
 
 #[cfg(test)]
@@ -108,19 +106,22 @@ mod tests {
             slots.push(Entry::of(&n.to_string(), "v"));
         }
         let mut table = Table::of(&slots);
-        let find = |table: &Table, key: &str| table.find(table.hash(key), key, &slots);
-        assert_eq!(find(&table, "77"), Some(77));
-        assert_eq!(find(&table, "100000"), None);
-        table.renumber(table.hash("77"), 77, 78);
-        assert_eq!(find(&table, "77"), None);
-        table.renumber(table.hash("77"), 78, 77);
+        assert_eq!(table.find("77"), Some(77));
+        assert_eq!(table.find("100000"), None);
+        table.renumber("77", 78);
+        assert_eq!(table.find("77"), Some(78));
+        table.renumber("77", 77);
+        let other = Entry::of("77", "w");
+        assert_eq!(table.replace(other.record()), Some(77));
+        assert_eq!(table.replace(Entry::of("x", "w").record()), None);
         for slot in 0..100_000 {
             let key = slots.key(slot);
-            assert_eq!(find(&table, key), Some(slot));
-            table.remove(table.hash(key), slot, &slots);
-            assert_eq!(find(&table, key), None);
+            assert_eq!(table.find(key), Some(slot));
+            assert_eq!(table.remove(key), Some(slot));
+            assert_eq!(table.find(key), None);
         }
-        let left: usize = table.parts.iter().map(HashTable::capacity).sum();
+        assert_eq!(table.remove("0"), None);
+        let left: usize = table.parts.iter().map(HashMap::capacity).sum();
         assert!(left < 100_000 / SPARSE, "{left}");
     }
 }
