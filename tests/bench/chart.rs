@@ -123,12 +123,12 @@ fn panels(results: &Results) -> Vec<Panel> {
         panels.push(Panel::of_loads(times, results, &rows, &servers, p99).logarithmic());
     }
     let others = [
-        ("mix of a\\nmillion keys", "mix-64"),
-        ("GET\\n10 kB", "get-10k-64"),
-        ("PUT\\n10 kB", "put-10k-64"),
-        ("GET\\n1 MB", "get-1m-16"),
-        ("PUT\\n1 MB", "put-1m-16"),
-        ("bulk\\nof 500", "bulk-16"),
+        ("mix", "mix-64"),
+        ("GET 10 kB", "get-10k-64"),
+        ("PUT 10 kB", "put-10k-64"),
+        ("GET 1 MB", "get-1m-16"),
+        ("PUT 1 MB", "put-1m-16"),
+        ("bulk", "bulk-16"),
     ];
     let others = others.map(|(label, load)| (label.to_owned(), load.to_owned()));
     let title = "other loads: thousand requests/s";
@@ -192,7 +192,7 @@ fn script(results: &Results, panels: &[Panel]) -> String {
          set grid ytics linecolor rgb '#dddddd'\n\
          set border 3 linecolor rgb '#888888'\n\
          set tics nomirror scale 0.5 textcolor rgb '#333333'\n\
-         set key below horizontal maxrows 1 samplen 1 font ',12'\n\
+         set key below horizontal maxcols 3 samplen 1 width -3 font ',11'\n\
          set lmargin 8\n"
     );
     for (number, panel) in panels.iter().enumerate() {
