@@ -28,6 +28,10 @@ use super::{Shared, sockets};
 /// The most requests in one message to the pool. More would save little, and keep the other workers from helping.
 const BATCH: usize = 16;
 
+/// How many times the listener lets others run before it sleeps until there is a request. They may be about to hand one
+/// over, and waking it costs them more than this.
+const YIELDS: u32 = 8;
+
 /// Connections that the kernel keeps until they are accepted; it cuts this to net.core.somaxconn, 4096 as a rule.
 const BACKLOG: i32 = 4096;
 
@@ -181,7 +185,17 @@ impl Acceptor {
 fn listen_to(server: &TinyHttp, retired: &AtomicBool, ended: &AcceptEnded, shared: &Arc<Shared>) {
     while !retired.load(Ordering::Acquire) {
         let mut batch = Vec::with_capacity(BATCH);
-        let mut next = server.recv().map(Some);
+        let mut next = server.try_recv();
+        for _ in 0..YIELDS {
+            if !matches!(next, Ok(None)) {
+                break;
+            }
+            thread::yield_now();
+            next = server.try_recv();
+        }
+        if matches!(next, Ok(None)) {
+            next = server.recv().map(Some);
+        }
         loop {
             match next {
                 Ok(Some(request)) => batch.push(request),
