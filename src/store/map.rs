@@ -1,4 +1,4 @@
-//! The map that serves every read: `RwLock<HashMap>`.
+//! The map that serves every read: an `RwLock` around `HashMap`s and what keeps keys in order, see [`super::entries`].
 //!
 //! Under the lock only pointers and numbers move: a read clones a pointer, a write swaps one. Text is formatted, and big things are
 //! freed, after the lock was given back.
