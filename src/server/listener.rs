@@ -193,7 +193,8 @@ fn listen_to(server: &TinyHttp, retired: &AtomicBool, ended: &AcceptEnded, share
             thread::yield_now();
             next = server.try_recv();
         }
-        if matches!(next, Ok(None)) {
+        // What wakes a listener that is retired may have been taken just now.
+        if matches!(next, Ok(None)) && !retired.load(Ordering::Acquire) {
             next = server.recv().map(Some);
         }
         loop {
