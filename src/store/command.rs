@@ -99,14 +99,6 @@ impl Command {
 }
 
 impl Operation {
-    /// The key that it is about.
-    pub fn key(&self) -> &str {
-        match self {
-            Operation::Put(entry) => entry.key(),
-            Operation::Delete { key } | Operation::Touch { key, .. } => key.as_str(),
-        }
-    }
-
     /// Carries the operation out. Returns whether the key was there, or has been put.
     fn execute(self, state: &mut impl State) -> bool {
         match self {
