@@ -103,7 +103,8 @@ fn serve(config: Config) -> Result<(), String> {
     let serving = Arc::new(AtomicBool::new(false));
     let stop = watch_signals(Arc::clone(&serving))?;
     let (pool, tasks) = Pool::new();
-    let store = Arc::new(open_store(&config, pool.clone())?);
+    // This and what answers requests live as long as the process: nobody has to count who still uses them.
+    let store: &'static Store = Box::leak(Box::new(open_store(&config, pool.clone())?));
     let monitor = Arc::new(Monitor::default());
     let limits = Limits {
         value_bytes: config.max_value_bytes,
@@ -123,13 +124,13 @@ fn serve(config: Config) -> Result<(), String> {
         started: Instant::now(),
         monitor: Arc::clone(&monitor),
     };
-    let api = Api::new(Arc::clone(&store), limits, admitted, about);
+    let api: &'static Api = Box::leak(Box::new(Api::new(store, limits, admitted, about)));
     let parts = Parts {
         socket,
         workers: config.workers,
         max_connections,
         patience: config.patience,
-        service: Arc::new(api),
+        service: Box::new(api),
         monitor,
         pool: (pool, tasks),
         accept_ended,

@@ -34,7 +34,7 @@ const RETRY_AFTER: &str = "5";
 
 /// Both HTTP APIs over a store.
 pub struct Api {
-    store: Arc<Store>,
+    store: &'static Store,
     limits: Limits,
     /// Without it, everybody is let in.
     auth: Option<Arc<Auth>>,
@@ -77,15 +77,15 @@ pub struct About {
 
 impl Api {
     /// Serves `store`, within `limits`, to those who are admitted.
-    pub fn new(store: Arc<Store>, limits: Limits, admitted: Admitted, about: About) -> Arc<Api> {
-        Arc::new(Api {
+    pub fn new(store: &'static Store, limits: Limits, admitted: Admitted, about: About) -> Api {
+        Api {
             store,
             limits,
             auth: admitted.auth,
             limiters: Limiters::default(),
             cors: Cors::new(admitted.origins),
             about,
-        })
+        }
     }
 
     /// Finds out who asks, and whether that is allowed, and now. Who is under a limit is told what is left of it in
@@ -122,7 +122,7 @@ impl Api {
     }
 }
 
-impl Service for Arc<Api> {
+impl Service for &'static Api {
     fn headers(&self, head: Head<'_>) -> Headers {
         self.cors.headers(head)
     }

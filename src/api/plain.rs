@@ -1,7 +1,5 @@
 //! The plain-text API that `lsfr` tests: `/kv/{key}` and `/clear`.
 
-use std::sync::Arc;
-
 use super::auth::Denied;
 use super::route::Miss;
 use super::{Api, RETRY_AFTER};
@@ -25,18 +23,18 @@ pub(super) enum Endpoint {
 
 /// What is to be done for a request to this API.
 pub(super) fn admit(
-    api: &Api,
+    api: &'static Api,
     endpoint: Endpoint,
     key_in_path: &str,
 ) -> Result<Admission, Response> {
-    let store = Arc::clone(&api.store);
+    let store = api.store;
     let limit = api.limits.value_bytes;
     Ok(match endpoint {
         Endpoint::Get => {
             let key = parse_key(key_in_path)?;
             Admission::new(limit, move |call| {
                 call.answer(match store.get(&key) {
-                    Some(entry) => Response::new(200, TEXT, Body::Shared(Arc::new(entry))),
+                    Some(entry) => Response::new(200, TEXT, Body::Shared(entry.into_value())),
                     None => line(404, "key not found"),
                 });
             })
@@ -45,7 +43,7 @@ pub(super) fn admit(
             let key = parse_key(key_in_path)?;
             Admission::new(limit, move |mut call| {
                 match parse_entry(&key, &call.take_body()) {
-                    Ok(entry) => write(&store, Command::One(Operation::Put(entry)), call),
+                    Ok(entry) => write(store, Command::One(Operation::Put(entry)), call),
                     Err(refusal) => call.answer(refusal),
                 }
             })
@@ -53,10 +51,10 @@ pub(super) fn admit(
         Endpoint::Delete => {
             let key = parse_key(key_in_path)?;
             Admission::new(limit, move |call| {
-                write(&store, Command::One(Operation::Delete { key }), call)
+                write(store, Command::One(Operation::Delete { key }), call)
             })
         }
-        Endpoint::Clear => Admission::new(limit, move |call| write(&store, Command::Clear, call)),
+        Endpoint::Clear => Admission::new(limit, move |call| write(store, Command::Clear, call)),
     })
 }
 

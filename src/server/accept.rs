@@ -122,14 +122,17 @@ pub(super) struct Gate {
     /// The descriptor that tiny_http accepts on now.
     listener: AtomicI32,
     max_connections: usize,
-    shared: Arc<Shared>,
+    shared: &'static Shared,
     /// Held by the accept thread, and by no other.
     newcomers: Mutex<Newcomers>,
 }
 
 impl Gate {
     /// Puts the gate in place, before tiny_http starts its threads. There can be one server in a process.
-    pub(super) fn install(max_connections: usize, shared: Arc<Shared>) -> io::Result<Arc<Gate>> {
+    pub(super) fn install(
+        max_connections: usize,
+        shared: &'static Shared,
+    ) -> io::Result<Arc<Gate>> {
         let gate = Arc::new(Gate {
             listener: AtomicI32::new(-1),
             max_connections,

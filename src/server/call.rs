@@ -3,9 +3,9 @@
 use std::fmt;
 use std::io;
 use std::mem;
-use std::sync::Arc;
 use std::time::Instant;
 
+use log::Level;
 use tiny_http::Request;
 
 use super::connections::Client;
@@ -28,20 +28,21 @@ pub struct Call {
     body: Vec<u8>,
     /// What the answer carries, whichever it is.
     headers: Headers,
-    received: Instant,
-    pub(super) shared: Arc<Shared>,
+    /// When it reached a worker, if that is going to be logged.
+    received: Option<Instant>,
+    pub(super) shared: &'static Shared,
 }
 
 impl Call {
-    pub(super) fn new(request: Request, client: Client, shared: &Arc<Shared>) -> Call {
+    pub(super) fn new(request: Request, client: Client, shared: &'static Shared) -> Call {
         Call {
             request: Some(request),
             client,
             body_read: false,
             body: Vec::new(),
             headers: Headers::new(),
-            received: Instant::now(),
-            shared: Arc::clone(shared),
+            received: log::log_enabled!(Level::Debug).then(Instant::now),
+            shared,
         }
     }
 
@@ -87,7 +88,7 @@ impl Call {
         let Some(request) = self.request.take() else {
             return;
         };
-        let (client, shared) = (self.client, &self.shared);
+        let (client, shared) = (self.client, self.shared);
         let head = Head::of(&request);
         let close = !self.body_read || shared.is_draining() || !head.keeps_alive();
         let mut message = shared.message(head, response, &self.headers, close);
@@ -130,12 +131,10 @@ impl Call {
 
     fn report(&self, head: Head<'_>, status: u16) {
         self.shared.monitor.count_answer(status);
-        log::debug!(
-            "{} {} {status} {:?}",
-            self.client.address,
-            Line(head),
-            self.received.elapsed()
-        );
+        if let Some(received) = self.received {
+            let (client, took) = (self.client.address, received.elapsed());
+            log::debug!("{client} {} {status} {took:?}", Line(head));
+        }
     }
 
     /// Ends the connection instead of answering.

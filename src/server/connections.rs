@@ -112,7 +112,7 @@ impl Connections {
         fd: RawFd,
     ) -> (Arc<Inflow>, VecDeque<Request>) {
         let mut table = self.lock();
-        let connection = table.new_connection(fd);
+        let connection = Connection::new(&mut table.accepted, fd);
         let inflow = Arc::clone(&connection.inflow);
         let earlier = table.connections.insert(address, connection);
         let left = earlier.map(|mut earlier| {
@@ -158,18 +158,18 @@ impl Connections {
         let mut entered = Entered::default();
         entered.now.reserve(requests.len());
         let mut table = self.lock();
+        let Table {
+            connections,
+            accepted,
+        } = &mut *table;
         for request in requests {
             let Some(address) = request.remote_addr().copied() else {
                 entered.void.push(request); // only a UNIX socket has no address, and we listen on none
                 continue;
             };
-            if !table.connections.contains_key(&address) {
-                let connection = table.new_connection(-1);
-                table.connections.insert(address, connection);
-            }
-            let Some(connection) = table.connections.get_mut(&address) else {
-                continue;
-            };
+            let connection = connections
+                .entry(address)
+                .or_insert_with(|| Connection::new(accepted, -1));
             match connection.stage {
                 Stage::Closed => entered.void.push(request),
                 Stage::Serving if !connection.busy => {
@@ -281,6 +281,21 @@ impl Drop for Connection {
 }
 
 impl Connection {
+    /// A new one, which counts as accepted.
+    fn new(accepted: &mut u64, fd: RawFd) -> Connection {
+        *accepted += 1;
+        Connection {
+            id: *accepted,
+            fd,
+            cookie: cookie(fd),
+            busy: false,
+            stage: Stage::Serving,
+            rested: clock::now(),
+            inflow: Inflow::new(),
+            waiting: VecDeque::new(),
+        }
+    }
+
     fn listed(&self, address: SocketAddr) -> Listed {
         Listed {
             client: Client {
@@ -304,20 +319,6 @@ impl Connection {
 }
 
 impl Table {
-    fn new_connection(&mut self, fd: RawFd) -> Connection {
-        self.accepted += 1;
-        Connection {
-            id: self.accepted,
-            fd,
-            cookie: cookie(fd),
-            busy: false,
-            stage: Stage::Serving,
-            rested: clock::now(),
-            inflow: Inflow::new(),
-            waiting: VecDeque::new(),
-        }
-    }
-
     fn get_mut(&mut self, client: Client) -> Option<&mut Connection> {
         self.connections
             .get_mut(&client.address)

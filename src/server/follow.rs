@@ -115,13 +115,13 @@ impl Follower {
         }
     }
 
-    /// Looks at what has been received when so many requests had been answered. Returns how much of it tiny_http may have:
+    /// Looks at what has been received. `answered` tells how many requests have been answered. Returns how much of it tiny_http may have:
     /// if it is not all, nothing may follow.
-    pub(super) fn follow(&mut self, received: &[u8], answered: u64) -> usize {
+    pub(super) fn follow(&mut self, received: &[u8], answered: impl Fn() -> u64) -> usize {
         let mut rest = received;
         while !rest.is_empty() {
             let taken = match self.at {
-                At::Head => self.head_line(rest, answered),
+                At::Head => self.head_line(rest, &answered),
                 At::ChunkLine => self.chunk_line(rest),
                 At::ChunkEnd { came, then } => Some(self.chunk_end(came, then, rest[0])),
                 At::Beyond => None,
@@ -136,7 +136,7 @@ impl Follower {
     }
 
     /// Takes a line, or the part of it that is there. `None` if it must not go on.
-    fn head_line(&mut self, rest: &[u8], answered: u64) -> Option<usize> {
+    fn head_line(&mut self, rest: &[u8], answered: &impl Fn() -> u64) -> Option<usize> {
         let (taken, whole) = self.line_end(rest);
         self.head.bytes += taken;
         if self.head.bytes > HEAD_BYTES {
@@ -173,9 +173,9 @@ impl Follower {
         Some(taken)
     }
 
-    fn end_head(&mut self, answered: u64) -> Option<()> {
+    fn end_head(&mut self, answered: &impl Fn() -> u64) -> Option<()> {
         let head = std::mem::take(&mut self.head);
-        if head.expects_more && self.requests > answered {
+        if head.expects_more && self.requests > answered() {
             // The answer would overtake those to the requests before it.
             return None;
         }
@@ -320,7 +320,7 @@ mod tests {
         let outcome = |piece: usize| {
             let (mut follower, mut given) = (Follower::new(), 0);
             for piece in stream.as_bytes().chunks(piece) {
-                let taken = follower.follow(piece, 1);
+                let taken = follower.follow(piece, || 1);
                 given += taken;
                 if taken < piece.len() {
                     break;

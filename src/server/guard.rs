@@ -5,7 +5,6 @@
 //! tiny_http reads itself. Looking takes no system call, only closing does.
 
 use std::io;
-use std::sync::Arc;
 use std::thread;
 use std::time::Instant;
 
@@ -17,8 +16,7 @@ use super::receive::Doing;
 use super::sockets::Held;
 
 /// Starts the guard.
-pub(super) fn start(shared: &Arc<Shared>) -> io::Result<()> {
-    let shared = Arc::clone(shared);
+pub(super) fn start(shared: &'static Shared) -> io::Result<()> {
     let watch = move || {
         let started = Instant::now();
         loop {

@@ -89,7 +89,7 @@ pub(super) struct Acceptor {
     pub(super) gate: Arc<Gate>,
     pub(super) ended: AcceptEnded,
     pub(super) endings: Receiver<String>,
-    pub(super) shared: Arc<Shared>,
+    pub(super) shared: &'static Shared,
 }
 
 impl Acceptor {
@@ -148,9 +148,9 @@ impl Acceptor {
             Arc::clone(&generation.server),
             Arc::clone(&generation.retired),
         );
-        let (ended, shared) = (self.ended.clone(), Arc::clone(&self.shared));
+        let (ended, shared) = (self.ended.clone(), self.shared);
         let listener = thread::Builder::new().name("listener".into());
-        listener.spawn(move || listen_to(&server, &retired, &ended, &shared))?;
+        listener.spawn(move || listen_to(&server, &retired, &ended, shared))?;
         Ok(generation)
     }
 
@@ -182,7 +182,12 @@ impl Acceptor {
 }
 
 /// Moves requests from a server of tiny_http to the pool: all that are there, up to [`BATCH`], in one message.
-fn listen_to(server: &TinyHttp, retired: &AtomicBool, ended: &AcceptEnded, shared: &Arc<Shared>) {
+fn listen_to(
+    server: &TinyHttp,
+    retired: &AtomicBool,
+    ended: &AcceptEnded,
+    shared: &'static Shared,
+) {
     while !retired.load(Ordering::Acquire) {
         let mut batch = Vec::with_capacity(BATCH);
         let mut next = server.try_recv();

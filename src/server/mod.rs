@@ -137,9 +137,9 @@ pub enum Fault {
     Internal,
 }
 
-/// What the threads of the server share.
+/// What the threads of the server share, for as long as the process lives: nobody has to count who still uses it.
 struct Shared {
-    service: Arc<dyn Service>,
+    service: Box<dyn Service>,
     connections: Arc<Connections>,
     monitor: Arc<Monitor>,
     pool: Pool,
@@ -150,7 +150,7 @@ struct Shared {
 /// A running server.
 pub struct Server {
     socket: TcpListener,
-    shared: Arc<Shared>,
+    shared: &'static Shared,
 }
 
 /// What [`Server::start`] needs.
@@ -164,7 +164,7 @@ pub struct Parts {
     /// How long clients may take.
     pub patience: Patience,
     /// What answers the requests.
-    pub service: Arc<dyn Service>,
+    pub service: Box<dyn Service>,
     /// By which the server can be watched.
     pub monitor: Arc<Monitor>,
     /// Both ends of the pool's queue.
@@ -177,17 +177,17 @@ impl Server {
     /// Starts all threads, and then accepts connections.
     pub fn start(parts: Parts) -> io::Result<Server> {
         let (pool, tasks) = parts.pool;
-        let shared = Arc::new(Shared {
+        let shared: &'static Shared = Box::leak(Box::new(Shared {
             service: parts.service,
             connections: Arc::clone(parts.monitor.table()),
             monitor: parts.monitor,
             pool,
             transfers: Transfers::new(),
             patience: parts.patience,
-        });
-        pool::start(parts.workers, &tasks, &shared)?;
+        }));
+        pool::start(parts.workers, &tasks, shared)?;
         if sockets::are_described(&parts.socket) {
-            guard::start(&shared)?;
+            guard::start(shared)?;
         } else {
             log::warn!(
                 "the kernel does not describe connections (TCP_INFO): idle and slow ones are not closed"
@@ -195,13 +195,13 @@ impl Server {
         }
         let socket = parts.socket.try_clone()?;
         let (ended, endings) = parts.accept_ended;
-        let gate = Gate::install(parts.max_connections, Arc::clone(&shared))?;
+        let gate = Gate::install(parts.max_connections, shared)?;
         let acceptor = Acceptor {
             socket: parts.socket,
             gate,
             ended,
             endings,
-            shared: Arc::clone(&shared),
+            shared,
         };
         acceptor.start()?;
         Ok(Server { socket, shared })
@@ -226,7 +226,7 @@ impl Server {
 
 impl Shared {
     /// A request has reached a worker.
-    fn serve(self: &Arc<Self>, request: Request, client: Client) {
+    fn serve(&'static self, request: Request, client: Client) {
         // From here on it is answered, whatever happens.
         let mut call = Call::new(request, client, self);
         call.add_headers(self.service.headers(call.head()));
@@ -268,7 +268,7 @@ impl Shared {
     }
 
     /// There are too many requests before this one.
-    fn turn_away(self: &Arc<Self>, request: Request, client: Client) {
+    fn turn_away(&'static self, request: Request, client: Client) {
         let mut call = Call::new(request, client, self);
         call.add_headers(self.service.headers(call.head()));
         if call.head().framing() == Ok(Framing::Here) {
@@ -296,10 +296,9 @@ impl Shared {
     }
 
     /// A request has been answered: the next one of its connection is up.
-    fn done(self: &Arc<Self>, client: Client) {
+    fn done(&'static self, client: Client) {
         if let Some(next) = self.connections.leave(client) {
-            let shared = Arc::clone(self);
-            self.pool.resume(move || shared.serve(next, client));
+            self.pool.resume(move || self.serve(next, client));
         }
     }
 
@@ -417,7 +416,7 @@ mod tests {
             workers: 1,
             max_connections: 100,
             patience: Patience::default(),
-            service: Arc::new(Troublesome(pool.clone())),
+            service: Box::new(Troublesome(pool.clone())),
             pool: (pool, tasks),
             monitor: Arc::default(),
             accept_ended: AcceptEnded::new(),

@@ -101,11 +101,11 @@ impl Pool {
 }
 
 /// Starts the workers.
-pub(super) fn start(workers: usize, tasks: &Tasks, shared: &Arc<Shared>) -> io::Result<()> {
+pub(super) fn start(workers: usize, tasks: &Tasks, shared: &'static Shared) -> io::Result<()> {
     for n in 0..workers {
         let (requests, continuations) = (tasks.requests.clone(), tasks.continuations.clone());
-        let (load, shared) = (Arc::clone(&tasks.load), Arc::clone(shared));
-        let work = move || work(&requests, &load, &continuations, &shared);
+        let load = Arc::clone(&tasks.load);
+        let work = move || work(&requests, &load, &continuations, shared);
         thread::Builder::new()
             .name(format!("worker-{n}"))
             .spawn(work)?;
@@ -117,7 +117,7 @@ fn work(
     requests: &Receiver<Message>,
     load: &AtomicUsize,
     continuations: &Receiver<Continuation>,
-    shared: &Arc<Shared>,
+    shared: &'static Shared,
 ) {
     loop {
         select_biased! {

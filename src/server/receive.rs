@@ -368,7 +368,8 @@ impl Inflow {
         let mut state = lock(&self.state);
         let state = &mut *state;
         let (sending, requests) = (state.follower.sending(), state.follower.requests());
-        let answered = self.answers.count.load(Ordering::SeqCst);
+        // Workers write there, so it is only looked at where it matters.
+        let answered = || self.answers.count.load(Ordering::SeqCst);
         let usable = state.follower.follow(bytes, answered);
         state.last = clock::now();
         let went_on = matches!(

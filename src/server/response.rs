@@ -6,8 +6,10 @@
 use std::borrow::Cow;
 use std::cell::RefCell;
 use std::io::{self, Write};
-use std::sync::Arc;
+use std::ops::Deref;
 use std::time::{Duration, SystemTime};
+
+use arcstr::Substr;
 
 use super::request::Head;
 
@@ -32,8 +34,8 @@ pub enum Body {
     Static(&'static str),
     /// Bytes made for this answer.
     Owned(Vec<u8>),
-    /// Bytes shared with the store.
-    Shared(Arc<dyn AsRef<[u8]> + Send + Sync>),
+    /// Text shared with the store.
+    Shared(Substr),
     /// Bytes made as they go out.
     Stream(Box<dyn Stream>),
 }
@@ -103,12 +105,31 @@ pub(super) struct Message {
 enum Rest {
     Nothing,
     /// A body that was not copied.
-    Whole(Arc<dyn AsRef<[u8]> + Send + Sync>),
+    Whole(Whole),
     /// More parts, which go out in chunks if the client knows these.
     Stream {
         stream: Box<dyn Stream>,
         chunked: bool,
     },
+}
+
+/// A body that is all there.
+enum Whole {
+    Static(&'static str),
+    Owned(Vec<u8>),
+    Shared(Substr),
+}
+
+impl Deref for Whole {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Whole::Static(text) => text.as_bytes(),
+            Whole::Owned(bytes) => bytes,
+            Whole::Shared(text) => text.as_bytes(),
+        }
+    }
 }
 
 impl Message {
@@ -119,21 +140,12 @@ impl Message {
         headers: &Headers,
         close: bool,
     ) -> Message {
-        let mut first = Vec::new();
-        let (copied, rest) = match response.body {
-            Body::Static(text) => (text.as_bytes(), Rest::Nothing),
-            Body::Owned(bytes) if bytes.len() <= COPIED => {
-                first = bytes;
-                (&first[..], Rest::Nothing)
-            }
-            Body::Owned(bytes) => (&[][..], Rest::Whole(Arc::new(bytes))),
-            Body::Shared(bytes) if (*bytes).as_ref().len() <= COPIED => {
-                first.extend_from_slice((*bytes).as_ref());
-                (&first[..], Rest::Nothing)
-            }
-            Body::Shared(bytes) => (&[][..], Rest::Whole(bytes)),
+        let (first, rest) = match response.body {
+            Body::Static(text) => (Whole::Static(text), Rest::Nothing),
+            Body::Owned(bytes) => (Whole::Owned(bytes), Rest::Nothing),
+            Body::Shared(text) => (Whole::Shared(text), Rest::Nothing),
             Body::Stream(mut stream) => {
-                let mut more = true;
+                let (mut first, mut more) = (Vec::new(), true);
                 while more && first.len() <= COPIED {
                     more = stream.next_part(&mut first);
                 }
@@ -143,12 +155,17 @@ impl Message {
                 } else {
                     Rest::Nothing
                 };
-                (&first[..], rest)
+                (Whole::Owned(first), rest)
             }
+        };
+        let length = match rest {
+            Rest::Stream { .. } => None,
+            _ => Some(first.len()),
         };
         let has_body = *head.method() != tiny_http::Method::Head;
         let ends_with_connection = has_body && matches!(rest, Rest::Stream { chunked: false, .. });
-        let mut bytes = Vec::with_capacity(256 + copied.len());
+        let copied = first.len() <= COPIED || length.is_none();
+        let mut bytes = Vec::with_capacity(256 + if copied { first.len() } else { 0 });
         // Writing to a Vec cannot fail.
         let _ = write!(
             bytes,
@@ -169,11 +186,6 @@ impl Message {
         } else if head.is_http_1_0() {
             bytes.extend_from_slice(b"Connection: keep-alive\r\n");
         }
-        let length = match &rest {
-            Rest::Nothing => Some(copied.len()),
-            Rest::Whole(body) => Some((**body).as_ref().len()),
-            Rest::Stream { .. } => None,
-        };
         match length {
             _ if response.content_type.is_none() => bytes.extend_from_slice(b"\r\n"),
             Some(length) => _ = write!(bytes, "Content-Length: {length}\r\n\r\n"),
@@ -190,9 +202,11 @@ impl Message {
         if !has_body {
             message.rest = Rest::Nothing;
         } else if let Rest::Stream { chunked: true, .. } = message.rest {
-            write_chunk(&mut message.bytes, copied);
+            write_chunk(&mut message.bytes, &first);
+        } else if copied {
+            message.bytes.extend_from_slice(&first);
         } else {
-            message.bytes.extend_from_slice(copied);
+            message.rest = Rest::Whole(first);
         }
         message
     }
@@ -201,7 +215,7 @@ impl Message {
     pub(super) fn is_longer_than(&self, bytes: usize) -> bool {
         let rest = match &self.rest {
             Rest::Nothing => 0,
-            Rest::Whole(body) => (**body).as_ref().len(),
+            Rest::Whole(body) => body.len(),
             Rest::Stream { .. } => return true,
         };
         self.bytes.len() + rest > bytes
@@ -216,7 +230,7 @@ impl Message {
             Rest::Whole(body) => {
                 // The head is out, and the body counts from its end.
                 let mut written = self.written - self.bytes.len();
-                let result = write_from((**body).as_ref(), &mut written, writer);
+                let result = write_from(body, &mut written, writer);
                 self.written = self.bytes.len() + written;
                 result?;
             }

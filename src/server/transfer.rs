@@ -97,7 +97,7 @@ pub(super) struct Upload {
 
 impl Shared {
     /// Reads a body, and has the pool go on with the call. For workers: what has come already is read here and now.
-    pub(super) fn receive(self: &Arc<Self>, mut upload: Upload) {
+    pub(super) fn receive(&'static self, mut upload: Upload) {
         let mut body = Vec::new();
         if let Some(length) = upload.declared
             && length <= PREALLOCATED
@@ -113,8 +113,7 @@ impl Shared {
         }
         match self.transfers.bodies.place() {
             Some(place) => {
-                let shared = Arc::clone(self);
-                place.give(move || shared.receive_in_time(upload, body));
+                place.give(move || self.receive_in_time(upload, body));
             }
             None => {
                 let response = self.service.refuse(upload.call.head(), Fault::Overloaded);
@@ -124,7 +123,7 @@ impl Shared {
     }
 
     /// Reads a body, of which the beginning is there.
-    fn receive_in_time(self: &Arc<Self>, upload: Upload, mut body: Vec<u8>) {
+    fn receive_in_time(&'static self, upload: Upload, mut body: Vec<u8>) {
         let Upload {
             mut call,
             declared,
@@ -173,28 +172,27 @@ impl Shared {
 
     /// Writes a large answer, or the rest of one, as the client takes it.
     pub(super) fn send(
-        self: &Arc<Self>,
+        &'static self,
         place: Place,
         message: Message,
         writer: Box<dyn Write + Send>,
         client: Client,
     ) {
-        let shared = Arc::clone(self);
         place.give(move || {
             let sent = catch_unwind(AssertUnwindSafe(|| {
-                shared.send_in_time(message, writer, client)
+                self.send_in_time(message, writer, client)
             }));
             match sent {
-                Ok(Ok(())) => shared.done(client),
+                Ok(Ok(())) => self.done(client),
                 Ok(Err(error)) => {
                     log::debug!("{}: the answer was not taken: {error}", client.address);
-                    if let Some(held) = shared.connections.hold(client) {
+                    if let Some(held) = self.connections.hold(client) {
                         held.forget_unsent();
                     }
-                    shared.abandon(client, None);
+                    self.abandon(client, None);
                 }
                 // By whoever makes the answer as it goes out. What is out cannot be taken back.
-                Err(_) => shared.abandon(client, None),
+                Err(_) => self.abandon(client, None),
             }
         });
     }
@@ -240,14 +238,13 @@ impl Shared {
 
     /// Answers a request whose body was not read to its end, and closes the connection: where the next request starts
     /// is not known, or is not worth the reading.
-    pub(super) fn refuse(self: &Arc<Self>, request: Request, client: Client, message: Message) {
+    pub(super) fn refuse(&'static self, request: Request, client: Client, message: Message) {
         // First of all, so that nothing that was read from this connection ahead is taken for a request.
         self.connections.begin_closing(client);
         let Some(place) = self.transfers.refusals.place() else {
             return self.refuse_and_close(request, client, message, Duration::ZERO);
         };
-        let shared = Arc::clone(self);
-        place.give(move || shared.refuse_and_close(request, client, message, DISCARDING));
+        place.give(move || self.refuse_and_close(request, client, message, DISCARDING));
     }
 
     fn refuse_and_close(

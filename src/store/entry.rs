@@ -6,7 +6,7 @@ use std::num::NonZeroU64;
 use std::str::Utf8Error;
 use std::time::{Duration, SystemTime};
 
-use arcstr::ArcStr;
+use arcstr::{ArcStr, Substr};
 
 use super::Key;
 
@@ -117,6 +117,11 @@ impl Entry {
         &self.record.0[self.record.key_end()..]
     }
 
+    /// Its value, for whoever keeps it longer than the entry.
+    pub fn into_value(self) -> Substr {
+        self.record.0.substr(self.record.key_end()..)
+    }
+
     /// What its value is.
     pub fn kind(&self) -> Kind {
         if self.record.0.as_bytes()[0] & JSON == 0 {
@@ -141,13 +146,6 @@ impl Entry {
     pub(crate) fn of(key: &str, text: &str) -> Entry {
         let key = Key::try_from(key.as_bytes()).unwrap();
         Entry::new(&key, Kind::Text, text.as_bytes(), None).unwrap()
-    }
-}
-
-/// As bytes, it is its value.
-impl AsRef<[u8]> for Entry {
-    fn as_ref(&self) -> &[u8] {
-        self.value().as_bytes()
     }
 }
 
@@ -214,8 +212,9 @@ mod tests {
                 for value in ["", "v", "Nairobi 🌍", &"é".repeat(100_000)] {
                     let entry = Entry::new(&key, kind, value.as_bytes(), None).unwrap();
                     assert_eq!((entry.key(), entry.kind()), (&*name, kind));
-                    assert!(entry.value() == value && entry.as_ref() == value.as_bytes());
+                    assert!(entry.value() == value);
                     assert_eq!(entry.bytes(), length + value.len());
+                    assert!(entry.into_value() == value);
                 }
                 assert!(Entry::new(&key, kind, b"\xff", None).is_err());
             }

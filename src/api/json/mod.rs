@@ -7,7 +7,6 @@ mod error;
 mod query;
 
 use std::collections::{BTreeMap, HashSet};
-use std::sync::Arc;
 
 use serde_json::value::RawValue;
 
@@ -64,7 +63,7 @@ pub(super) enum Endpoint {
 
 /// What is to be done for a request to this API.
 pub(super) fn admit(
-    api: &Arc<Api>,
+    api: &'static Api,
     endpoint: Endpoint,
     key_in_path: &str,
     query: &str,
@@ -73,12 +72,11 @@ pub(super) fn admit(
 }
 
 fn prepare(
-    api: &Arc<Api>,
+    api: &'static Api,
     endpoint: Endpoint,
     key_in_path: &str,
     query: &str,
 ) -> Result<Admission, Error> {
-    let api = Arc::clone(api);
     let key = || parse_key(key_in_path).map_err(|error| Error::invalid_key(error, None));
     // A value of escapes has twice its length. There are longer escapes, but hardly for all of a large value.
     let one = 2 * api.limits.value_bytes + AROUND_A_VALUE;
@@ -124,12 +122,12 @@ fn prepare(
                 Ok(answer::listing(listing, most, query.with_ttl))
             })
         }
-        Endpoint::BulkGet => answering(bulk, move |body| bulk_get(&api, body)),
+        Endpoint::BulkGet => answering(bulk, move |body| bulk_get(api, body)),
         Endpoint::BulkPut => writing(bulk, api, bulk_put),
         Endpoint::BulkDelete => writing(bulk, api, bulk_delete),
         Endpoint::BulkTouch => writing(bulk, api, bulk_touch),
-        Endpoint::Health => answering(one, move |_| Ok(about::health(&api))),
-        Endpoint::Status => answering(one, move |_| Ok(about::status(&api))),
+        Endpoint::Health => answering(one, move |_| Ok(about::health(api))),
+        Endpoint::Status => answering(one, move |_| Ok(about::status(api))),
         Endpoint::OpenApi => {
             answering(one, |_| Ok(Response::new(200, JSON, Body::Static(OPENAPI))))
         }
@@ -153,12 +151,12 @@ type Answer = Box<dyn FnOnce(Outcome) -> Result<Response, Error> + Send>;
 /// A write that the body asks for, and that is answered once it is committed.
 fn writing(
     limit: u64,
-    api: Arc<Api>,
+    api: &'static Api,
     read: impl FnOnce(&Api, &[u8]) -> Result<(Command, Answer), Error> + Send + 'static,
 ) -> Admission {
     Admission::new(limit, move |mut call| {
         let body = call.take_body();
-        match read(&api, &body) {
+        match read(api, &body) {
             Ok((command, answer)) => api.store.submit(command, move |result| {
                 respond(call, result.map_err(Error::from).and_then(answer));
             }),
