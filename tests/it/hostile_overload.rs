@@ -123,6 +123,12 @@ fn when_answers_take_all_transfer_threads_newcomers_are_told_and_small_requests_
         expect_overload(&server.get("/api/v1/kv/large"));
         server.put("/kv/small", "v").expect(200, "");
         server.get("/kv/small").expect(200, "v");
+        // Bodies have threads of their own, and who was refused goes on on the same connection.
+        let mut client = server.connect();
+        expect_overload(&client.send("GET", "/kv/large", ""));
+        client
+            .send("PUT", "/kv/more", "v".repeat(100_000))
+            .expect(200, "");
     }
     bystander.is_served();
     // The value is there once, however many wait for it.
