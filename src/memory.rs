@@ -1,8 +1,9 @@
 //! Gives memory back to the system after much of it has been freed.
 //!
 //! The allocator of the C library keeps what is freed for later, in the hundreds of megabytes after a flood of clients or
-//! a large store that was cleared. Asked, it lets go of all whole pages that are free. That takes milliseconds, and
-//! pages that are needed again cost a little, so it is asked only now and then.
+//! a large store that was cleared. Asked, it lets go of all whole pages that are free. While it does, nobody can allocate
+//! where they are, some 70 ms for a gigabyte, so it is asked before there is as much. Pages that are needed again cost
+//! a little, so for less it is asked only now and then.
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,11 +13,17 @@ use std::time::{Duration, Instant};
 /// Less than this is not worth it.
 const WORTH: u64 = 4 << 20;
 
-/// How often it is asked at most.
+/// How often it is asked to give back less than [`MUCH`].
 const PAUSE: Duration = Duration::from_secs(6);
 
-/// How many times as long as it took last others have for themselves: it locks parts of the allocator.
-const OTHERS: u32 = 500;
+/// More than this would take too long: about two milliseconds.
+const MUCH: u64 = 32 << 20;
+
+/// How often it is looked how much has been freed.
+const LOOK: Duration = Duration::from_millis(250);
+
+/// How many times as long as it took last others have for themselves, at least.
+const OTHERS: u32 = 20;
 
 static FREED: AtomicU64 = AtomicU64::new(0);
 
@@ -25,37 +32,66 @@ pub fn freed(bytes: usize) {
     FREED.fetch_add(bytes as u64, Ordering::Relaxed);
 }
 
+/// Has what was freed given back if it is much. For threads that free a lot, in between.
+pub fn keep_up() {
+    if FREED.load(Ordering::Relaxed) >= MUCH {
+        give_back();
+    }
+}
+
+/// Frees many pieces one after the other, `bytes` each, and has them given back meanwhile.
+pub fn free_all<T>(pieces: impl Iterator<Item = T>, bytes: impl Fn(&T) -> usize) {
+    let mut sum = 0;
+    for piece in pieces {
+        sum += bytes(&piece);
+        drop(piece);
+        if sum as u64 >= WORTH {
+            freed(sum);
+            sum = 0;
+            keep_up();
+        }
+    }
+    freed(sum);
+}
+
 /// Starts the thread that sees to it that what has been freed is given back.
 pub fn start() -> io::Result<()> {
     let look = || {
-        let (mut took, mut again) = (Duration::ZERO, false);
+        let (mut last, mut again, mut took) = (Instant::now(), false, Duration::ZERO);
         loop {
-            thread::sleep(PAUSE.max(took * OTHERS));
-            let freed = FREED.swap(0, Ordering::Relaxed);
-            // Once more each time, since tiny_http's threads keep theirs until they end, after five seconds.
-            let due = freed >= WORTH || again;
-            again = freed >= WORTH;
-            if due {
-                let since = Instant::now();
-                give_back();
-                took = since.elapsed();
-                log::debug!("gave back whole pages in {took:?}");
-            } else {
-                FREED.fetch_add(freed, Ordering::Relaxed);
+            thread::sleep(LOOK.max(took * OTHERS));
+            took = Duration::ZERO;
+            let freed = FREED.load(Ordering::Relaxed);
+            if freed < MUCH && last.elapsed() < PAUSE {
+                continue;
             }
+            last = Instant::now();
+            // Once more each time, since tiny_http's threads keep theirs until they end, after five seconds.
+            if freed >= WORTH || again {
+                give_back();
+                took = last.elapsed();
+            }
+            again = freed >= WORTH;
         }
     };
     thread::Builder::new().name("memory".into()).spawn(look)?;
     Ok(())
 }
 
+fn give_back() {
+    FREED.store(0, Ordering::Relaxed);
+    let since = Instant::now();
+    trim();
+    log::debug!("gave back whole pages in {:?}", since.elapsed());
+}
+
 #[cfg(target_env = "gnu")]
 #[expect(unsafe_code)]
-fn give_back() {
+fn trim() {
     // SAFETY: it may be called at any time, by any thread.
     unsafe { libc::malloc_trim(0) };
 }
 
 /// Other C libraries keep less, and have no such function.
 #[cfg(not(target_env = "gnu"))]
-fn give_back() {}
+fn trim() {}

@@ -70,6 +70,11 @@ impl Deadlines {
         Some(self.passed)
     }
 
+    /// All deadlines, to be freed one after the other.
+    pub(super) fn into_pieces(self) -> impl Iterator<Item = (Expiry, Slot)> {
+        self.set.into_iter()
+    }
+
     /// All deadlines.
     #[cfg(test)]
     pub(super) fn iter(&self) -> impl Iterator<Item = (Expiry, Slot)> {

@@ -10,6 +10,8 @@
 
 use std::ops::Bound;
 
+use crate::memory;
+
 use super::deadlines::Deadlines;
 use super::order::Order;
 use super::slots::{Slot, Slots};
@@ -70,6 +72,15 @@ impl Entries {
         let old = self.slots.swap_remove(slot)?;
         self.bytes -= old.bytes();
         Some(old)
+    }
+
+    /// Frees everything bit by bit, so that nobody has to wait for it.
+    pub(super) fn free(self) {
+        memory::free_all(self.deadlines.into_pieces(), size_of_val);
+        memory::free_all(self.table.into_pieces(), Table::piece_bytes);
+        memory::free_all(self.order.into_pieces(), Order::piece_bytes);
+        // Now nothing else refers to the entries.
+        memory::free_all(self.slots.into_pieces(), |it| Slots::piece_bytes(it));
     }
 
     fn set_deadline(&mut self, slot: Slot, from: Option<Expiry>, to: Option<Expiry>) {

@@ -5,9 +5,9 @@
 
 use std::mem;
 use std::ops::Bound;
-use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::thread;
-use std::time::Duration;
+
+use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::memory;
 
@@ -19,15 +19,15 @@ use super::{Command, Entry, Key, Outcome};
 /// so less than this holds nobody up for long.
 const FREE_ELSEWHERE: usize = 10_000;
 
+/// The same in bytes of keys and values, which may be given back to the system at once.
+const FREE_ELSEWHERE_BYTES: usize = 16 << 20;
+
 /// How many keys are looked at under one taking of the lock, where there may be many: some tens of microseconds.
 const STEP: usize = 256;
 
-/// After a command of so many operations, which may take milliseconds at ten million keys, others get their turn.
+/// After so many operations, which may take a millisecond at ten million keys, the lock goes to whoever waits for it.
+/// Otherwise whoever takes it again at once would keep out those who are just waking up for it.
 const MANY: usize = 64;
-
-/// How long others get for their turn. The lock is not fair: whoever takes it again at once keeps out those who are just
-/// waking up for it.
-const GIVE_WAY: Duration = Duration::from_micros(100);
 
 /// How many keys that have expired are counted under one taking of the lock, about a tenth of a millisecond's worth.
 const COUNTED_AT_ONCE: usize = 10_000;
@@ -96,12 +96,12 @@ impl Map {
     /// How many keys there are, without those that have expired.
     pub(super) fn len(&self) -> usize {
         loop {
-            let live = self.write().count_live(COUNTED_AT_ONCE);
-            match live {
-                Some(live) => return live,
-                // So many have expired since the sweeper has last looked.
-                None => thread::sleep(GIVE_WAY),
+            let mut entries = self.write();
+            if let Some(live) = entries.count_live(COUNTED_AT_ONCE) {
+                return live;
             }
+            // So many have expired since the sweeper has last looked.
+            RwLockWriteGuard::unlock_fair(entries);
         }
     }
 
@@ -126,11 +126,12 @@ impl Map {
         };
         let outcome = command.execute(&mut locked);
         let Locked { entries, removed } = locked;
-        drop(entries);
-        removed.free();
         if long {
-            thread::sleep(GIVE_WAY);
+            RwLockWriteGuard::unlock_fair(entries);
+        } else {
+            drop(entries);
         }
+        removed.free();
         outcome
     }
 
@@ -159,7 +160,7 @@ impl Map {
                 }
             }
         }
-        drop(entries);
+        RwLockWriteGuard::unlock_fair(entries);
         removed.free();
     }
 
@@ -168,13 +169,13 @@ impl Map {
         *self.write() = loaded;
     }
 
-    // A poisoned lock is taken all the same: no code under it can panic half way through a change.
+    // Whoever panics gives the lock back: no code under it can panic half way through a change.
     fn read(&self) -> RwLockReadGuard<'_, Entries> {
-        self.entries.read().unwrap_or_else(PoisonError::into_inner)
+        self.entries.read()
     }
 
     fn write(&self) -> RwLockWriteGuard<'_, Entries> {
-        self.entries.write().unwrap_or_else(PoisonError::into_inner)
+        self.entries.write()
     }
 }
 
@@ -224,8 +225,11 @@ struct Removed {
 
 impl Removed {
     fn free(self) {
-        let many = self.all.as_ref().map_or(0, Entries::len);
-        if many >= FREE_ELSEWHERE {
+        let many = self
+            .all
+            .as_ref()
+            .is_some_and(|all| all.len() >= FREE_ELSEWHERE || all.bytes() >= FREE_ELSEWHERE_BYTES);
+        if many {
             // Without a thread to be had, the closure is dropped, and with it the entries, right here.
             let _ = thread::Builder::new()
                 .name("reclaim".into())
@@ -236,13 +240,11 @@ impl Removed {
     }
 
     fn free_here(self) {
-        let mut bytes = self.all.as_ref().map_or(0, Entries::bytes);
-        if self.some.len() >= MANY {
-            bytes += self.some.iter().map(Entry::bytes).sum::<usize>();
+        if let Some(all) = self.all {
+            all.free();
         }
-        drop(self);
-        if bytes > 0 {
-            memory::freed(bytes);
+        if self.some.len() >= MANY {
+            memory::freed(self.some.iter().map(Entry::bytes).sum());
         }
     }
 }

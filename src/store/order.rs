@@ -18,7 +18,7 @@ pub(super) struct Order {
 
 /// Entries that follow each other.
 #[derive(Default)]
-struct Run {
+pub(super) struct Run {
     /// So many bytes all keys have in common with the bound.
     shared: usize,
     items: Vec<Item>,
@@ -47,6 +47,16 @@ impl Order {
         Order {
             runs: runs.collect(),
         }
+    }
+
+    /// Its runs, to be freed one after the other.
+    pub(super) fn into_pieces(self) -> impl Iterator<Item = (Box<str>, Run)> {
+        self.runs.into_iter()
+    }
+
+    /// About how many bytes a run takes.
+    pub(super) fn piece_bytes((bound, run): &(Box<str>, Run)) -> usize {
+        bound.len() + run.items.capacity() * size_of::<Item>()
     }
 
     /// Adds an entry with a key that is not there.

@@ -7,13 +7,15 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
+use crate::memory;
+
 use super::{Command, Committer, Outcome};
 
 /// How often the sweeper looks for keys that have expired.
 const INTERVAL: Duration = Duration::from_millis(100);
 
 /// How long to leave the map to others between two steps.
-const PAUSE: Duration = Duration::from_micros(500);
+const PAUSE: Duration = Duration::from_micros(200);
 
 /// A thread that sweeps until this is dropped.
 pub(super) struct Sweeper {
@@ -41,7 +43,10 @@ fn run(committer: &Committer, dropped: &Receiver<()>) {
                 let _ = done.send(outcome); // has room for one
             });
             match result.recv() {
-                Ok(Ok(Outcome::Swept(_))) => thread::sleep(PAUSE),
+                Ok(Ok(Outcome::Swept(_))) => {
+                    memory::keep_up();
+                    thread::sleep(PAUSE);
+                }
                 // The store takes no writes, or is being closed.
                 _ => break,
             }

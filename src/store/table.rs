@@ -67,6 +67,16 @@ impl Table {
         }
     }
 
+    /// Its parts, to be freed one after the other.
+    pub(super) fn into_pieces(self) -> impl Iterator<Item = HashMap<Record, Slot>> {
+        self.parts.into_iter()
+    }
+
+    /// About how many bytes a part takes.
+    pub(super) fn piece_bytes(part: &HashMap<Record, Slot>) -> usize {
+        part.capacity() * size_of::<(Record, Slot)>()
+    }
+
     /// Makes a table of all entries.
     pub(super) fn of(slots: &Slots) -> Table {
         let mut table = Table::default();
