@@ -79,16 +79,13 @@ pub fn all(results: &Results) -> Vec<Bar> {
     ]
     .map(Peer::name);
     let rate = |load: &str, server| results.speed(load, server)?.median(|it| it.rate);
-    let p50 = |load: &str, server| results.speed(load, server)?.median(|it| it.p50);
-    let p99 = |load: &str, server| results.speed(load, server)?.median(|it| it.p99);
     let mut bars = Vec::new();
     for connections in [64, 256] {
         let load = format!("get-{connections}");
         let what = |of: &str| format!("GET at {connections} connections, {of}");
-        let ours = rate(&load, threadkv);
-        let by_nginx = ratio(ours, rate(&load, nginx));
-        let by_redis = ratio(ours, rate(&load, redis));
-        let by_nginx_p99 = ratio(p99(&load, threadkv), p99(&load, nginx));
+        let by_nginx = results.speed_ratio(&load, [threadkv, nginx], |it| it.rate);
+        let by_redis = results.speed_ratio(&load, [threadkv, redis], |it| it.rate);
+        let by_nginx_p99 = results.speed_ratio(&load, [threadkv, nginx], |it| it.p99);
         bars.push(Bar::at_least(0.7, what("req/s by nginx's"), by_nginx));
         bars.push(Bar::at_least(
             1.4,
@@ -97,7 +94,7 @@ pub fn all(results: &Results) -> Vec<Bar> {
         ));
         bars.push(Bar::at_most(1.0, what("p99 by nginx's"), by_nginx_p99));
     }
-    let by_nginx = ratio(p50("get-1", threadkv), p50("get-1", nginx));
+    let by_nginx = results.speed_ratio("get-1", [threadkv, nginx], |it| it.p50);
     bars.push(Bar::at_most(
         1.5,
         "GET at one connection, p50 by nginx's",
@@ -106,10 +103,10 @@ pub fn all(results: &Results) -> Vec<Bar> {
     let by_get = ratio(rate("put-64", threadkv), rate("get-64", threadkv));
     let what = "PUT in memory at 64 connections, req/s by GET's";
     bars.push(Bar::at_least(0.85, what, by_get));
-    let by_redis = ratio(
-        rate("durable-put-64", sync),
-        rate("durable-put-64", redis_sync),
-    );
+    let by_memory = results.speed_ratio("durable-put-64", [sync, threadkv], |it| it.rate);
+    let what = "durable PUT at 64 connections, req/s by that in memory";
+    bars.push(Bar::at_least(0.7, what, by_memory));
+    let by_redis = results.speed_ratio("durable-put-64", [sync, redis_sync], |it| it.rate);
     let what = "durable PUT at 64 connections, req/s by Redis always/webdis's";
     bars.push(Bar::at_least(1.5, what, by_redis));
     let resident = |server| results.figure(memory::KEYS, server, memory::WITH_KEYS);

@@ -135,7 +135,7 @@ pub fn all() -> Vec<Load> {
         }
     }
     for connections in DURABLE_CONNECTIONS {
-        let peers = [ThreadkvSync, RedisSync, Etcd];
+        let peers = [ThreadkvSync, Threadkv, RedisSync, Etcd];
         loads.push(Load::new("durable-put", Work::Put, connections, &peers));
     }
     let both = [Threadkv, Redis];

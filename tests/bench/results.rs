@@ -35,6 +35,16 @@ impl Speed {
         }
         median(self.samples.iter().map(of).collect())
     }
+
+    /// How many times as much of something as the other server has, which was measured in turn with this one: the median of
+    /// the ratios of each round, since the machine may be another one, to all of them, in the next.
+    pub fn ratio(&self, other: &Speed, of: impl Fn(&Sample) -> f64) -> Option<f64> {
+        if self.error.is_some() || other.error.is_some() {
+            return None;
+        }
+        let rounds = self.samples.iter().zip(&other.samples);
+        median(rounds.map(|(ours, theirs)| of(ours) / of(theirs)).collect())
+    }
 }
 
 /// Other figures of one server.
@@ -73,6 +83,17 @@ impl Results {
     pub fn speed(&self, load: &str, server: &str) -> Option<&Speed> {
         let mut speeds = self.speeds.iter();
         speeds.find(|speed| speed.load == load && speed.server == server)
+    }
+
+    /// What wrk found of one server, by what it found of another under the same load.
+    pub fn speed_ratio(
+        &self,
+        load: &str,
+        [server, other]: [&str; 2],
+        of: impl Fn(&Sample) -> f64,
+    ) -> Option<f64> {
+        self.speed(load, server)?
+            .ratio(self.speed(load, other)?, of)
     }
 
     /// The median of another figure.

@@ -25,7 +25,7 @@ pub fn heading(machine: &Machine, rounds: u32, seconds: u32) -> String {
     format!(
         "{cores} cores, {processor}, {kernel}, {file_system}; load average {load_average}{busy}\n\
          {}\n\
-         {rounds} rounds of {seconds} s; medians, times in ms; threadkv/it: the first line's req/s by this one's\n",
+         {rounds} rounds of {seconds} s; medians, times in ms; threadkv/it: the first line's req/s by this one's, the median of the rounds' ratios\n",
         programs.join(", ")
     )
 }
@@ -41,19 +41,22 @@ pub fn speed_heading() -> String {
 /// What wrk found under one load. The first server is the one that the others are compared with.
 pub fn speeds(speeds: &[Speed]) -> String {
     let mut text = String::new();
-    let first = speeds.first().and_then(|first| first.median(|it| it.rate));
+    let Some(first) = speeds.first() else {
+        return text;
+    };
     for (number, speed) in speeds.iter().enumerate() {
         let load = if number == 0 { speed.load.as_str() } else { "" };
         let line = match &speed.error {
             Some(error) => format!("FAILED: {error}"),
-            None => speed_line(speed, first.filter(|_| number > 0)),
+            None if number == 0 => speed_line(speed, None),
+            None => speed_line(speed, first.ratio(speed, |it| it.rate)),
         };
         let _ = writeln!(text, "{load:<15} {:<28} {line}", speed.server); // a String takes everything
     }
     text
 }
 
-fn speed_line(speed: &Speed, first: Option<f64>) -> String {
+fn speed_line(speed: &Speed, ratio: Option<f64>) -> String {
     let rates = || speed.samples.iter().map(|sample| sample.rate);
     let (min, max) = (rates().reduce(f64::min), rates().reduce(f64::max));
     let spread = format!(
@@ -63,7 +66,7 @@ fn speed_line(speed: &Speed, first: Option<f64>) -> String {
     );
     let median = |of: fn(&Sample) -> f64| speed.median(of).unwrap_or(0.0);
     let rate = median(|it| it.rate);
-    let ratio = first.map(|first| format!("{:.2}", first / rate));
+    let ratio = ratio.map(|ratio| format!("{ratio:.2}"));
     format!(
         "{:>9} {spread:>19} {:>8.3} {:>8.3} {:>8.1} {:>11}",
         count(rate),
