@@ -19,7 +19,7 @@ use std::os::fd::{IntoRawFd, RawFd};
 use std::os::linux::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicI32, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -147,9 +147,16 @@ impl Gate {
         Ok(gate)
     }
 
-    /// From now on, tiny_http accepts on this descriptor.
+    /// From now on, tiny_http accepts on this descriptor. If it did so on another one, that has come to its end.
     pub(super) fn stand_at(&self, listener: RawFd) {
+        self.newcomers().give_up();
         self.listener.store(listener, Ordering::Release);
+    }
+
+    fn newcomers(&self) -> MutexGuard<'_, Newcomers> {
+        self.newcomers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn is_at(&self, listener: c_int) -> bool {
@@ -158,10 +165,7 @@ impl Gate {
 
     /// Waits for the next connection that tiny_http may have.
     fn next(&self, listener: RawFd, from_kernel: impl Fn() -> c_int) -> Next {
-        let mut newcomers = self
-            .newcomers
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut newcomers = self.newcomers();
         loop {
             if newcomers.any_forgotten(&self.shared.connections) {
                 match stand_in() {
@@ -277,6 +281,11 @@ struct Newcomer {
 }
 
 impl Newcomer {
+    /// Whether the descriptor still means it.
+    fn is_open(&self) -> bool {
+        self.cookie.is_some() && sockets::cookie(self.fd) == self.cookie
+    }
+
     /// Whether a thread should have come to read from it.
     fn unread(&self) -> Unread {
         if self.inflow.is_attended() {
@@ -284,9 +293,7 @@ impl Newcomer {
         }
         match sockets::unread(self.fd, self.client) {
             // Its client has reset it. Its descriptors are there until a thread has come.
-            Unread::Read if self.cookie.is_some() && sockets::cookie(self.fd) == self.cookie => {
-                Unread::For(self.accepted.elapsed())
-            }
+            Unread::Read if self.is_open() => Unread::For(self.accepted.elapsed()),
             unread => unread,
         }
     }
@@ -307,6 +314,20 @@ impl Newcomers {
             self.due.min(soon)
         } else {
             soon
+        };
+    }
+
+    /// The accept loop that has let them in has ended, and its set of threads with it. Those that have no thread by now would
+    /// wait for one for good.
+    fn give_up(&mut self) {
+        for newcomer in self.waiting.drain(..) {
+            if !newcomer.inflow.is_attended() && newcomer.is_open() {
+                sockets::shut_down(newcomer.fd);
+            }
+        }
+        *self = Newcomers {
+            own_threads: self.own_threads,
+            ..Newcomers::default()
         };
     }
 
@@ -331,7 +352,7 @@ impl Newcomers {
         let (mut unread, mut long) = (0, 0);
         self.waiting.retain(|newcomer| match newcomer.unread() {
             Unread::Never => true,
-            // Its thread will not come: tiny_http's accept loop has ended, and its set of threads with it.
+            // Its thread will not come, whatever was tried.
             Unread::For(time) if time >= LOST => {
                 sockets::shut_down(newcomer.fd);
                 false

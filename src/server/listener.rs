@@ -8,14 +8,14 @@
 use std::collections::HashSet;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use rustix::net::{Shutdown, listen, shutdown, sockopt};
 use tiny_http::Server as TinyHttp;
 
@@ -44,6 +44,9 @@ const LAST_CALL: Duration = Duration::from_millis(500);
 
 /// How often the acceptor looks for listeners whose connections are gone.
 const TIDYING: Duration = Duration::from_secs(1);
+
+/// How long an accept loop may take to end after it has been said to.
+const ENDING: Duration = Duration::from_secs(1);
 
 /// How long the acceptor waits before it starts another accept loop, and before it tries again.
 const RETRY: Duration = Duration::from_millis(100);
@@ -79,6 +82,8 @@ impl AcceptEnded {
 /// A `tiny_http::Server`, and the connections that it may still have to listen to.
 struct Generation {
     server: Arc<TinyHttp>,
+    /// The descriptor that its accept loop has, and closes as it ends.
+    socket: RawFd,
     retired: Arc<AtomicBool>,
     clients: HashSet<Client>,
 }
@@ -105,18 +110,38 @@ impl Acceptor {
     fn keep_accepting(&self, mut current: Generation) {
         let mut old: Vec<Generation> = Vec::new();
         loop {
-            match self.endings.recv_timeout(TIDYING) {
+            let reason = match self.endings.recv_timeout(TIDYING) {
                 Ok(_) if self.shared.is_draining() => return,
-                Ok(reason) => {
-                    log::warn!("accepting connections again, after: {reason}");
-                    let mut ended = std::mem::replace(&mut current, self.accept_again());
-                    ended.clients = self.clients();
-                    old.push(ended);
-                }
-                Err(RecvTimeoutError::Timeout) => self.tidy(&mut old),
+                Ok(reason) => Some(reason),
+                Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => return,
+            };
+            // Where threads are short, those who begin to accept end one after the other, and each is reported.
+            while self.endings.try_recv().is_ok() {}
+            let patience = reason.as_ref().map_or(Duration::ZERO, |_| ENDING);
+            if self.has_ended(&current, patience) {
+                let reason = reason.as_deref().unwrap_or("it ended");
+                log::warn!("accepting connections again, after: {reason}");
+                let mut ended = std::mem::replace(&mut current, self.accept_again());
+                ended.clients = self.clients();
+                old.push(ended);
             }
+            self.tidy(&mut old);
         }
+    }
+
+    /// Whether an accept loop ends within that time. What has been reported may be the end of an earlier one, and two that
+    /// accept at the same time would take clients from each other.
+    fn has_ended(&self, generation: &Generation, within: Duration) -> bool {
+        let deadline = Instant::now() + within;
+        let ours = sockets::cookie(self.socket.as_raw_fd());
+        while sockets::cookie(generation.socket) == ours {
+            if Instant::now() >= deadline {
+                return false;
+            }
+            thread::sleep(ENDING / 1000);
+        }
+        true
     }
 
     fn accept_again(&self) -> Generation {
@@ -131,27 +156,32 @@ impl Acceptor {
 
     /// Has tiny_http accept on the listening socket, and listens to what comes of it.
     fn accept(&self) -> io::Result<Generation> {
+        let retired = Arc::new(AtomicBool::new(false));
+        // Before anybody is accepted, so that whoever is finds somebody listening.
+        let (give, given) = bounded::<Arc<TinyHttp>>(1);
+        let (ended, shared, until) = (self.ended.clone(), self.shared, Arc::clone(&retired));
+        let listen = move || {
+            if let Ok(server) = given.recv() {
+                listen_to(&server, &until, &ended, shared);
+            }
+        };
+        let listener = thread::Builder::new().name("listener".into());
+        listener.spawn(listen)?;
         let socket = self.socket.try_clone()?;
-        self.gate.stand_at(socket.as_raw_fd());
+        let number = socket.as_raw_fd();
+        self.gate.stand_at(number);
         // It panics where it cannot start its threads.
         let server = catch_unwind(AssertUnwindSafe(|| TinyHttp::from_listener(socket, None)))
             .map_err(|_| io::Error::other("no thread for it"))?
             .map_err(io::Error::other)?;
         let server = Arc::new(server);
-        let retired = Arc::new(AtomicBool::new(false));
-        let generation = Generation {
+        let _ = give.send(Arc::clone(&server)); // has room for one
+        Ok(Generation {
             server,
+            socket: number,
             retired,
             clients: HashSet::new(),
-        };
-        let (server, retired) = (
-            Arc::clone(&generation.server),
-            Arc::clone(&generation.retired),
-        );
-        let (ended, shared) = (self.ended.clone(), self.shared);
-        let listener = thread::Builder::new().name("listener".into());
-        listener.spawn(move || listen_to(&server, &retired, &ended, shared))?;
-        Ok(generation)
+        })
     }
 
     /// Lets go of listeners whose connections are all gone.

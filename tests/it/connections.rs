@@ -1,5 +1,6 @@
 //! Many connections: all are served, whatever the limit on descriptors, and tiny_http's accept loop does not stay dead.
 
+use std::io::ErrorKind;
 use std::process::Command;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -166,9 +167,9 @@ fn running_out_of_threads_ends_when_there_are_threads_again() {
     command
         .args(["--port", "0", "--max-connections", "1000"])
         .uid(NOBODY_ELSE);
-    let server = Server::spawn(command);
+    let mut server = Server::spawn(command);
+    let pid = server.pid().to_string();
     let limit = |soft: &str| {
-        let pid = server.pid().to_string();
         let mut prlimit = Command::new("prlimit");
         prlimit
             .args(["--pid", &pid, &format!("--nproc={soft}:")])
@@ -178,18 +179,39 @@ fn running_out_of_threads_ends_when_there_are_threads_again() {
     };
     let mut before = server.connect();
     before.send("PUT", "/kv/a", "1").expect(200, "");
-    limit("30");
+    limit("20");
+    let ask = |server: &Server| -> Vec<Client> {
+        let mut clients: Vec<Client> = (0..40).map(|_| server.connect()).collect();
+        for client in &mut clients {
+            client.write("GET /kv/a HTTP/1.1\r\n\r\n");
+        }
+        clients
+    };
+    let mut clients = ask(&server);
     // The first of these that needs a new thread ends tiny_http's accept loop, and is lost with it.
-    let clients: Vec<Client> = (0..20).map(|_| server.connect()).collect();
+    server.wait_for_log("accepting connections again");
+    // And so on, with those that come after it.
+    for _ in 0..3 {
+        clients.extend(ask(&server));
+        server.wait_for_log("again");
+    }
     before.send("GET", "/kv/a", "").expect(200, "1");
     limit("5000");
-    let answer = crate::process::wait_for("connections to be accepted again", || {
-        let mut client = server.connect();
-        client.try_write("GET /kv/a HTTP/1.1\r\n\r\n").ok()?;
-        client.try_read("GET").ok()
-    });
-    answer.expect(200, "1");
+    for mut client in ask(&server) {
+        client.read("GET").expect(200, "1");
+    }
+    // Whoever was let in before and found no thread is told by the end of the connection; the others have been served.
+    for mut client in clients {
+        match client.try_read("GET") {
+            Ok(answer) => {
+                answer.expect(200, "1");
+            }
+            Err(error) => assert!(
+                [ErrorKind::UnexpectedEof, ErrorKind::ConnectionReset].contains(&error.kind()),
+                "{error}"
+            ),
+        }
+    }
     // Whoever was served before, by the loop that has ended, still is.
-    drop(clients);
     before.send("GET", "/kv/a", "").expect(200, "1");
 }
