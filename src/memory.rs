@@ -6,7 +6,7 @@
 //! a little, so for less it is asked only now and then.
 
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -16,16 +16,20 @@ const WORTH: u64 = 4 << 20;
 /// How often it is asked to give back less than [`MUCH`].
 const PAUSE: Duration = Duration::from_secs(6);
 
-/// More than this would take too long: about two milliseconds.
-const MUCH: u64 = 32 << 20;
+/// More than this would take too long. For this it is a few milliseconds, and up to twenty where what is free is scattered
+/// over two gigabytes: what has been given back before is looked at again, so less at a time would not take less.
+const MUCH: u64 = 16 << 20;
 
 /// How often it is looked how much has been freed.
 const LOOK: Duration = Duration::from_millis(250);
 
-/// How many times as long as it took last others have for themselves, at least.
+/// How many times as long as it took last others have for themselves, at least, but for [`keep_up`].
 const OTHERS: u32 = 20;
 
 static FREED: AtomicU64 = AtomicU64::new(0);
+
+/// Whether there may be more to give back soon: tiny_http's threads keep theirs until they end, after five seconds.
+static MORE: AtomicBool = AtomicBool::new(false);
 
 /// Takes note that about so many bytes have been freed, or will be in a moment.
 pub fn freed(bytes: usize) {
@@ -57,7 +61,7 @@ pub fn free_all<T>(pieces: impl Iterator<Item = T>, bytes: impl Fn(&T) -> usize)
 /// Starts the thread that sees to it that what has been freed is given back.
 pub fn start() -> io::Result<()> {
     let look = || {
-        let (mut last, mut again, mut took) = (Instant::now(), false, Duration::ZERO);
+        let (mut last, mut took) = (Instant::now(), Duration::ZERO);
         loop {
             thread::sleep(LOOK.max(took * OTHERS));
             took = Duration::ZERO;
@@ -66,12 +70,10 @@ pub fn start() -> io::Result<()> {
                 continue;
             }
             last = Instant::now();
-            // Once more each time, since tiny_http's threads keep theirs until they end, after five seconds.
-            if freed >= WORTH || again {
+            if MORE.swap(false, Ordering::Relaxed) || freed >= WORTH {
                 give_back();
                 took = last.elapsed();
             }
-            again = freed >= WORTH;
         }
     };
     thread::Builder::new().name("memory".into()).spawn(look)?;
@@ -79,7 +81,8 @@ pub fn start() -> io::Result<()> {
 }
 
 fn give_back() {
-    FREED.store(0, Ordering::Relaxed);
+    let freed = FREED.swap(0, Ordering::Relaxed);
+    MORE.fetch_or(freed >= WORTH, Ordering::Relaxed);
     let since = Instant::now();
     trim();
     log::debug!("gave back whole pages in {:?}", since.elapsed());

@@ -30,7 +30,7 @@ use super::clock::Tick;
 use super::connections::Connections;
 use super::follow::Sending;
 use super::receive::{Doing, Inflow};
-use super::sockets::{self, Unread, peer};
+use super::sockets::{self, Held, Unread, peer};
 use super::transfer::throw_away;
 
 /// How long to wait before looking again for room or for descriptors.
@@ -123,7 +123,7 @@ pub(super) struct Gate {
     listener: AtomicI32,
     max_connections: usize,
     shared: &'static Shared,
-    /// Held by the accept thread, and by no other.
+    /// Held by the accept thread, while it waits for clients too; by the acceptor only when no accept loop runs.
     newcomers: Mutex<Newcomers>,
 }
 
@@ -281,11 +281,6 @@ struct Newcomer {
 }
 
 impl Newcomer {
-    /// Whether the descriptor still means it.
-    fn is_open(&self) -> bool {
-        self.cookie.is_some() && sockets::cookie(self.fd) == self.cookie
-    }
-
     /// Whether a thread should have come to read from it.
     fn unread(&self) -> Unread {
         if self.inflow.is_attended() {
@@ -293,7 +288,9 @@ impl Newcomer {
         }
         match sockets::unread(self.fd, self.client) {
             // Its client has reset it. Its descriptors are there until a thread has come.
-            Unread::Read if self.is_open() => Unread::For(self.accepted.elapsed()),
+            Unread::Read if self.cookie.is_some() && sockets::cookie(self.fd) == self.cookie => {
+                Unread::For(self.accepted.elapsed())
+            }
             unread => unread,
         }
     }
@@ -318,11 +315,13 @@ impl Newcomers {
     }
 
     /// The accept loop that has let them in has ended, and its set of threads with it. Those that have no thread by now would
-    /// wait for one for good.
+    /// wait for one for good. Their descriptors stay until the last thread of that set has ended.
     fn give_up(&mut self) {
         for newcomer in self.waiting.drain(..) {
-            if !newcomer.inflow.is_attended() && newcomer.is_open() {
-                sockets::shut_down(newcomer.fd);
+            if !newcomer.inflow.is_attended()
+                && let Some(held) = Held::new(newcomer.fd, newcomer.client)
+            {
+                held.shut_down();
             }
         }
         *self = Newcomers {

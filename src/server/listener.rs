@@ -85,6 +85,7 @@ struct Generation {
     /// The descriptor that its accept loop has, and closes as it ends.
     socket: RawFd,
     retired: Arc<AtomicBool>,
+    /// Those who were there before it; once it has ended, those whom it has let in.
     clients: HashSet<Client>,
 }
 
@@ -111,31 +112,34 @@ impl Acceptor {
         let mut old: Vec<Generation> = Vec::new();
         loop {
             let reason = match self.endings.recv_timeout(TIDYING) {
-                Ok(_) if self.shared.is_draining() => return,
                 Ok(reason) => Some(reason),
                 Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => return,
             };
+            if self.shared.is_draining() {
+                return;
+            }
             // Where threads are short, those who begin to accept end one after the other, and each is reported.
             while self.endings.try_recv().is_ok() {}
-            let patience = reason.as_ref().map_or(Duration::ZERO, |_| ENDING);
-            if self.has_ended(&current, patience) {
+            if self.has_ended(&current, reason.is_some()) {
                 let reason = reason.as_deref().unwrap_or("it ended");
                 log::warn!("accepting connections again, after: {reason}");
-                let mut ended = std::mem::replace(&mut current, self.accept_again());
-                ended.clients = self.clients();
-                old.push(ended);
+                // Who is there now and was not before has been let in by it.
+                current.clients = &self.clients() - &current.clients;
+                old.push(std::mem::replace(&mut current, self.accept_again()));
             }
             self.tidy(&mut old);
         }
     }
 
-    /// Whether an accept loop ends within that time. What has been reported may be the end of an earlier one, and two that
-    /// accept at the same time would take clients from each other.
-    fn has_ended(&self, generation: &Generation, within: Duration) -> bool {
-        let deadline = Instant::now() + within;
-        let ours = sockets::cookie(self.socket.as_raw_fd());
-        while sockets::cookie(generation.socket) == ours {
+    /// Whether an accept loop has ended, or is about to if that has been reported. The report may be about an earlier one, and
+    /// two that accept at the same time would take clients from each other.
+    fn has_ended(&self, generation: &Generation, reported: bool) -> bool {
+        let Some(ours) = sockets::cookie(self.socket.as_raw_fd()) else {
+            return reported; // the kernel does not tell
+        };
+        let deadline = Instant::now() + if reported { ENDING } else { Duration::ZERO };
+        while sockets::cookie(generation.socket) == Some(ours) {
             if Instant::now() >= deadline {
                 return false;
             }
@@ -170,6 +174,7 @@ impl Acceptor {
         let socket = self.socket.try_clone()?;
         let number = socket.as_raw_fd();
         self.gate.stand_at(number);
+        let clients = self.clients();
         // It panics where it cannot start its threads.
         let server = catch_unwind(AssertUnwindSafe(|| TinyHttp::from_listener(socket, None)))
             .map_err(|_| io::Error::other("no thread for it"))?
@@ -180,7 +185,7 @@ impl Acceptor {
             server,
             socket: number,
             retired,
-            clients: HashSet::new(),
+            clients,
         })
     }
 

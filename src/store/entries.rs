@@ -80,7 +80,7 @@ impl Entries {
         memory::free_all(self.table.into_pieces(), Table::piece_bytes);
         memory::free_all(self.order.into_pieces(), Order::piece_bytes);
         // Now nothing else refers to the entries.
-        memory::free_all(self.slots.into_pieces(), |it| Slots::piece_bytes(it));
+        memory::free_all(self.slots.into_pieces(), Entry::bytes);
     }
 
     fn set_deadline(&mut self, slot: Slot, from: Option<Expiry>, to: Option<Expiry>) {

@@ -160,6 +160,7 @@ impl Map {
                 }
             }
         }
+        // A batch may be long, and its thread may be back for the next one at once.
         RwLockWriteGuard::unlock_fair(entries);
         removed.free();
     }
@@ -244,7 +245,9 @@ impl Removed {
             all.free();
         }
         if self.some.len() >= MANY {
-            memory::freed(self.some.iter().map(Entry::bytes).sum());
+            let bytes = self.some.iter().map(Entry::bytes).sum();
+            drop(self.some);
+            memory::freed(bytes);
         }
     }
 }

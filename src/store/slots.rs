@@ -48,14 +48,9 @@ impl Slots {
         len as Slot
     }
 
-    /// All entries, some at a time, to be freed one after the other.
-    pub(super) fn into_pieces(self) -> impl Iterator<Item = Vec<Entry>> {
-        self.chunks.into_iter()
-    }
-
-    /// How many bytes the keys and values of some entries take.
-    pub(super) fn piece_bytes(chunk: &[Entry]) -> usize {
-        chunk.iter().map(Entry::bytes).sum()
+    /// All entries, to be freed one after the other.
+    pub(super) fn into_pieces(self) -> impl Iterator<Item = Entry> {
+        self.chunks.into_iter().flatten()
     }
 
     /// Puts another entry in the place of one, and returns that.
