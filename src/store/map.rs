@@ -226,27 +226,23 @@ struct Removed {
 
 impl Removed {
     fn free(self) {
-        let many = self
-            .all
-            .as_ref()
-            .is_some_and(|all| all.len() >= FREE_ELSEWHERE || all.bytes() >= FREE_ELSEWHERE_BYTES);
-        if many {
-            // Without a thread to be had, the closure is dropped, and with it the entries, right here.
-            let _ = thread::Builder::new()
-                .name("reclaim".into())
-                .spawn(move || self.free_here());
-        } else {
-            self.free_here();
-        }
-    }
-
-    fn free_here(self) {
-        if let Some(all) = self.all {
-            all.free();
-        }
+        let mut bytes = 0;
         if self.some.len() >= MANY {
-            let bytes = self.some.iter().map(Entry::bytes).sum();
-            drop(self.some);
+            bytes += self.some.iter().map(Entry::bytes).sum::<usize>();
+        }
+        drop(self.some);
+        if let Some(all) = self.all {
+            if all.len() >= FREE_ELSEWHERE || all.bytes() >= FREE_ELSEWHERE_BYTES {
+                // Without a thread to be had, the closure is dropped, and with it the entries, right here.
+                let _ = thread::Builder::new()
+                    .name("reclaim".into())
+                    .spawn(move || all.free());
+            } else {
+                bytes += all.bytes();
+                drop(all);
+            }
+        }
+        if bytes > 0 {
             memory::freed(bytes);
         }
     }
