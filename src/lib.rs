@@ -38,6 +38,3 @@ pub mod rate;
 pub mod server;
 pub mod store;
 pub mod tokens;
-
-/// The name of the thread that loads a store. A panic in it is a finding about a file, reported by whoever started it.
-pub const LOADING_THREAD: &str = "loading";

@@ -14,9 +14,6 @@ pub fn init(level: LevelFilter) -> Result<(), SetLoggerError> {
         .set_location_level(LevelFilter::Off)
         // What tiny_http reports as an error is part of ours' normal operation, and reported by us.
         .add_filter_ignore_str("tiny_http")
-        // These report to their callers as well, and so to us.
-        .add_filter_ignore_str("fjall")
-        .add_filter_ignore_str("lsm_tree")
         .build();
     WriteLogger::init(level, config, LineWriter::new(stderr()))
 }

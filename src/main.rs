@@ -201,5 +201,6 @@ fn open_store(config: &Config, pool: Pool) -> Result<Store, String> {
             });
         }
     };
-    Store::open(directory, config.durability, deliver).map_err(|error| error.to_string())
+    Store::open(directory, config.durability, config.snapshot_after, deliver)
+        .map_err(|error| error.to_string())
 }

@@ -23,6 +23,10 @@ pub(super) struct Args {
     #[argh(option, default = "String::from(\"sync\")", arg_name = "mode")]
     pub(super) durability: String,
 
+    /// bytes of log after which a snapshot of the data replaces it, at least (default 16777216)
+    #[argh(option, default = "String::from(\"16777216\")", arg_name = "bytes")]
+    pub(super) snapshot_after: String,
+
     /// threads that answer requests (default: one a core, at least two)
     #[argh(option, arg_name = "number")]
     pub(super) workers: Option<String>,

@@ -30,6 +30,10 @@ const MAX_MAX_VALUE_BYTES: u64 = 1 << 30;
 /// The largest bulk request that can be asked for: readers wait while it is applied, about a microsecond an item.
 pub const MAX_MAX_BATCH: usize = 100_000;
 
+/// The shortest and the longest log that can be asked for, in bytes: 4 KiB and 1 TiB.
+const MIN_SNAPSHOT_AFTER: u64 = 4 << 10;
+const MAX_SNAPSHOT_AFTER: u64 = 1 << 40;
+
 /// The longest time that can be asked for: a day, in seconds.
 const MAX_SECONDS: u64 = 86_400;
 
@@ -67,6 +71,8 @@ pub struct Config {
     pub working_dir: Option<PathBuf>,
     /// What an answered write means, where there is a working directory.
     pub durability: Durability,
+    /// Bytes of log after which a snapshot of the data replaces it, at least.
+    pub snapshot_after: u64,
     /// Threads in the pool.
     pub workers: usize,
     /// Connections open at once; `None` for as many as the machine allows.
@@ -129,6 +135,11 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation
         working_dir: args.working_dir,
         auth: args.auth,
         durability: durability(&args.durability)?,
+        snapshot_after: number(
+            "--snapshot-after",
+            &args.snapshot_after,
+            MIN_SNAPSHOT_AFTER..=MAX_SNAPSHOT_AFTER,
+        )?,
         workers: args.workers.map_or(Ok(cores.max(2)), |n| {
             number("--workers", &n, 1..=MAX_WORKERS)
         })?,

@@ -15,9 +15,7 @@ pub fn report_panics(accept_ended: AcceptEnded) {
             .map(ToString::to_string)
             .unwrap_or_default();
         // All threads of ours have names, those of tiny_http have none.
-        if thread.name() == Some(crate::LOADING_THREAD) {
-            log::debug!("panic while loading at {place}: {message}");
-        } else if thread.name().is_none() {
+        if thread.name().is_none() {
             log::debug!("panic in a thread of tiny_http at {place}: {message}");
             if ends_accept_loop(panic) {
                 accept_ended.report(message.to_owned());

@@ -62,7 +62,7 @@ impl Command {
     }
 
     /// Carries the command out on some state: the map itself, or one that is staged for a commit.
-    pub(super) fn execute(self, state: &mut impl State) -> Outcome {
+    pub(super) fn execute(&self, state: &mut impl State) -> Outcome {
         match self {
             Command::One(operation) => {
                 if operation.execute(state) {
@@ -72,8 +72,8 @@ impl Command {
                 }
             }
             Command::Bulk(operations) => {
-                let execute = |operation: Operation| operation.execute(state);
-                Outcome::Each(operations.into_iter().map(execute).collect())
+                let execute = |operation: &Operation| operation.execute(state);
+                Outcome::Each(operations.iter().map(execute).collect())
             }
             Command::Clear => {
                 state.clear();
@@ -88,22 +88,33 @@ impl Command {
         }
     }
 
-    /// About how many bytes it takes to write down. A touched value is written again: `stored` tells how long it is.
-    pub(super) fn size(&self, stored: impl Fn(&str) -> usize) -> usize {
+    /// About how many bytes it takes to write down.
+    pub(super) fn size(&self) -> usize {
         match self {
-            Command::One(operation) => operation.size(&stored),
-            Command::Bulk(operations) => operations.iter().map(|it| it.size(&stored)).sum(),
+            Command::One(operation) => operation.size(),
+            Command::Bulk(operations) => operations.iter().map(Operation::size).sum(),
             Command::Clear | Command::Sweep => 0,
+        }
+    }
+
+    /// Whether somebody asks for keys to be removed, and for nothing else: it makes room.
+    pub(super) fn makes_room(&self) -> bool {
+        let deletes = |operation: &Operation| matches!(operation, Operation::Delete { .. });
+        match self {
+            Command::One(operation) => deletes(operation),
+            Command::Bulk(operations) => operations.iter().all(deletes),
+            Command::Clear => true,
+            Command::Sweep => false,
         }
     }
 }
 
 impl Operation {
     /// Carries the operation out. Returns whether the key was there, or has been put.
-    fn execute(self, state: &mut impl State) -> bool {
+    fn execute(&self, state: &mut impl State) -> bool {
         match self {
             Operation::Put(entry) => {
-                state.set(entry);
+                state.set(entry.clone());
                 true
             }
             Operation::Delete { key } => {
@@ -114,37 +125,19 @@ impl Operation {
             }
             Operation::Touch { key, expiry } => {
                 let live = state.get(key.as_str()).filter(|entry| entry.is_live());
-                let Some(touched) = live.map(|entry| entry.with_expiry(Some(expiry))) else {
+                let Some(touched) = live.map(|entry| entry.with_expiry(Some(*expiry))) else {
                     return false;
                 };
-                state.set(touched);
+                state.touch(touched);
                 true
             }
         }
     }
 
-    fn size(&self, stored: impl Fn(&str) -> usize) -> usize {
+    fn size(&self) -> usize {
         match self {
             Operation::Put(entry) => entry.bytes(),
-            Operation::Delete { key } => key.as_str().len(),
-            Operation::Touch { key, .. } => key.as_str().len() + stored(key.as_str()),
+            Operation::Delete { key } | Operation::Touch { key, .. } => key.as_str().len(),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_touch_counts_as_much_as_the_value_that_it_writes_again() {
-        let key = Key::try_from(&b"key"[..]).unwrap();
-        let put = Operation::Put(Entry::of("key", "value"));
-        let expiry = Expiry::at_millis(1);
-        let touch = Operation::Touch { key, expiry };
-        let size = |command: Command| command.size(|_| 1000);
-        assert_eq!(size(Command::One(put.clone())), 8);
-        assert_eq!(size(Command::One(touch.clone())), 1003);
-        assert_eq!(size(Command::Bulk(vec![put, touch])), 1011);
     }
 }

@@ -129,25 +129,76 @@ impl Entries {
     }
 }
 
-/// Makes the indexes when the entries are all there, which takes less time and space than keeping them in step. No key may
-/// come twice.
-impl FromIterator<Entry> for Entries {
-    fn from_iter<I: IntoIterator<Item = Entry>>(entries: I) -> Entries {
+/// Entries while a store is loaded: found by key, but in no order yet. The orders are made when all entries are there, which
+/// takes much less time than keeping them in step.
+#[derive(Default)]
+pub(super) struct Loader {
+    slots: Slots,
+    table: Table,
+}
+
+impl Loader {
+    /// Entries that come in blocks. No key may come twice.
+    pub(super) fn from_blocks(blocks: impl IntoIterator<Item = Vec<Entry>>) -> Loader {
         let mut slots = Slots::default();
+        for entry in blocks.into_iter().flatten() {
+            slots.push(entry);
+        }
+        let table = Table::of(&slots);
+        Loader { slots, table }
+    }
+
+    /// The entry of a key.
+    pub(super) fn get(&self, key: &str) -> Option<&Entry> {
+        let slot = self.table.find(key)?;
+        Some(&self.slots[slot])
+    }
+
+    /// Sets the entry of its key.
+    pub(super) fn insert(&mut self, entry: Entry) {
+        if let Some(slot) = self.table.replace(entry.record()) {
+            self.slots.replace(slot, entry);
+        } else {
+            let slot = self.slots.push(entry);
+            self.table.insert(self.slots[slot].record(), slot);
+        }
+    }
+
+    /// Removes the entry of a key, if there is one.
+    pub(super) fn remove(&mut self, key: &str) {
+        let Some(slot) = self.table.remove(key) else {
+            return;
+        };
+        let last = (self.slots.len() - 1) as Slot;
+        if slot != last {
+            self.table.renumber(self.slots.key(last), slot);
+        }
+        self.slots.swap_remove(slot);
+    }
+
+    /// Makes the orders.
+    pub(super) fn finish(self) -> Entries {
+        let Loader { slots, table } = self;
         let (mut deadlines, mut bytes) = (Vec::new(), 0);
-        for entry in entries {
+        for slot in 0..slots.len() as Slot {
+            let entry = &slots[slot];
             bytes += entry.bytes();
-            let expiry = entry.expiry;
-            let slot = slots.push(entry);
-            deadlines.extend(expiry.map(|expiry| (expiry, slot)));
+            deadlines.extend(entry.expiry.map(|expiry| (expiry, slot)));
         }
         Entries {
-            table: Table::of(&slots),
+            table,
             order: Order::of(&slots),
             deadlines: Deadlines::of(deadlines.into_iter()),
             slots,
             bytes,
         }
+    }
+}
+
+#[cfg(test)]
+impl FromIterator<Entry> for Entries {
+    fn from_iter<I: IntoIterator<Item = Entry>>(entries: I) -> Entries {
+        Loader::from_blocks([entries.into_iter().collect()]).finish()
     }
 }
 
@@ -201,6 +252,23 @@ mod tests {
             entry("b", "1", None),
             entry("a", "2", Some(3)),
         ]));
+    }
+
+    #[test]
+    fn what_is_loaded_is_in_step_however_it_came() {
+        let mut loader = Loader::from_blocks([vec![entry("b", "1", None), entry("a", "2", None)]]);
+        loader.insert(entry("c", "3", Some(4)));
+        loader.insert(entry("a", "5", Some(4)));
+        loader.remove("b");
+        loader.remove("b");
+        assert_eq!(loader.get("b"), None);
+        loader.insert(entry("0", "6", None));
+        loader.remove("0");
+        let entries = loader.finish();
+        assert_in_step(&entries);
+        let all: Vec<&Entry> = entries.from(Bound::Unbounded).collect();
+        let expected = [entry("a", "5", Some(4)), entry("c", "3", Some(4))];
+        assert!(all.into_iter().eq(&expected));
     }
 
     #[test]

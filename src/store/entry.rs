@@ -1,6 +1,7 @@
 //! What the store keeps: a key, its value, and perhaps the time at which it expires.
 
 use std::borrow::Borrow;
+use std::cmp::Ordering;
 use std::hash::{Hash, Hasher};
 use std::num::NonZeroU64;
 use std::str::Utf8Error;
@@ -31,7 +32,7 @@ pub struct Entry {
 /// Two bytes that say how long the key is and what the value is, the key, the value. All of it is one block of memory:
 /// each would take sixteen bytes more, and the time to find it. The two bytes are ASCII, since this is text.
 ///
-/// In a `HashMap` it is found by its key.
+/// In maps it is found by its key.
 #[derive(Clone, Debug)]
 pub(super) struct Record(ArcStr);
 
@@ -71,6 +72,18 @@ impl PartialEq for Record {
 
 impl Eq for Record {}
 
+impl PartialOrd for Record {
+    fn partial_cmp(&self, other: &Record) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Record {
+    fn cmp(&self, other: &Record) -> Ordering {
+        self.key().cmp(other.key())
+    }
+}
+
 impl Entry {
     /// The entry of a key. `value` must be UTF-8, and valid JSON if that is its kind.
     pub fn new(
@@ -79,7 +92,26 @@ impl Entry {
         value: &[u8],
         expiry: Option<Expiry>,
     ) -> Result<Entry, Utf8Error> {
-        let key = key.as_str().as_bytes();
+        Entry::with_key(key.as_str(), kind, value, expiry)
+    }
+
+    /// The entry that these bytes are of, as they were written to disk; `None` if there can be no such entry.
+    pub(super) fn read(
+        key: &[u8],
+        kind: Kind,
+        value: &[u8],
+        expiry: Option<Expiry>,
+    ) -> Option<Entry> {
+        Entry::with_key(Key::check(key).ok()?, kind, value, expiry).ok()
+    }
+
+    fn with_key(
+        key: &str,
+        kind: Kind,
+        value: &[u8],
+        expiry: Option<Expiry>,
+    ) -> Result<Entry, Utf8Error> {
+        let key = key.as_bytes();
         let kind = match kind {
             Kind::Text => 0,
             Kind::Json => JSON,

@@ -47,6 +47,13 @@ impl TryFrom<&[u8]> for Key {
     type Error = KeyError;
 
     fn try_from(bytes: &[u8]) -> Result<Key, KeyError> {
+        Key::check(bytes).map(|text| Key(text.into()))
+    }
+}
+
+impl Key {
+    /// The bytes as text, if they follow the rules.
+    pub(super) fn check(bytes: &[u8]) -> Result<&str, KeyError> {
         if bytes.is_empty() {
             return Err(KeyError::Empty);
         }
@@ -55,13 +62,11 @@ impl TryFrom<&[u8]> for Key {
         }
         let allowed = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b':' | b'_' | b'.' | b'-');
         match std::str::from_utf8(bytes) {
-            Ok(text) if bytes.iter().all(allowed) => Ok(Key(text.into())),
+            Ok(text) if bytes.iter().all(allowed) => Ok(text),
             _ => Err(KeyError::Alphabet),
         }
     }
-}
 
-impl Key {
     /// The key as text.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -5,6 +5,7 @@
 
 use std::mem;
 use std::ops::Bound;
+use std::sync::{Arc, Mutex};
 use std::thread;
 
 use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -12,6 +13,8 @@ use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use crate::memory;
 
 use super::entries::Entries;
+use super::entry::Record;
+use super::frozen::View;
 use super::state::{Change, Changes, Staged, State};
 use super::{Command, Entry, Key, Outcome};
 
@@ -35,8 +38,54 @@ const COUNTED_AT_ONCE: usize = 10_000;
 /// Keys and their entries.
 #[derive(Default)]
 pub(super) struct Map {
-    /// Held for one lookup or one batch of changes, and never while anything waits. No other lock is taken under it.
-    entries: RwLock<Entries>,
+    /// Held for one lookup or one batch of changes, and never while anything waits. The only locks that are taken under it are
+    /// those of views.
+    contents: RwLock<Contents>,
+}
+
+/// What the lock guards: the entries, and what is kept of them for whoever reads them as they were.
+#[derive(Default)]
+struct Contents {
+    entries: Entries,
+    /// Views of the entries as they were earlier, see [`super::frozen`]. As a rule none, and seldom more than one.
+    views: Vec<Arc<Mutex<View>>>,
+}
+
+impl Contents {
+    /// Sets the entry of its key, and returns the one that the key had.
+    fn set(&mut self, entry: Entry) -> Option<Entry> {
+        let record = (!self.views.is_empty()).then(|| entry.record().clone());
+        let old = self.entries.insert(entry);
+        if let Some(record) = record {
+            self.keep(&record, old.as_ref());
+        }
+        old
+    }
+
+    /// Removes the entry of a key, and returns it.
+    fn remove(&mut self, key: &str) -> Option<Entry> {
+        let old = self.entries.remove(key);
+        if let Some(old) = &old {
+            self.keep(old.record(), Some(old));
+        }
+        old
+    }
+
+    /// Removes all entries, and returns them.
+    fn clear(&mut self) -> Arc<Entries> {
+        let all = Arc::new(mem::take(&mut self.entries));
+        for view in &self.views {
+            View::lock(view).keep_all(&all);
+        }
+        all
+    }
+
+    /// Keeps what a key had for the views.
+    fn keep(&self, record: &Record, old: Option<&Entry>) {
+        for view in &self.views {
+            View::lock(view).keep(record, old);
+        }
+    }
 }
 
 impl Map {
@@ -47,16 +96,18 @@ impl Map {
 
     /// The entry of a key, if it has one.
     pub(super) fn get(&self, key: &Key) -> Option<Entry> {
-        let entry = self.read().get(key.as_str()).cloned();
+        let entry = self.read().entries.get(key.as_str()).cloned();
         entry.filter(Entry::is_live)
     }
 
     /// The entries of several keys, as they are at one moment.
     pub(super) fn get_all(&self, keys: &[Key]) -> Vec<Option<Entry>> {
-        let entries = self.read();
-        let found = keys.iter().map(|key| entries.get(key.as_str()).cloned());
+        let contents = self.read();
+        let found = keys
+            .iter()
+            .map(|key| contents.entries.get(key.as_str()).cloned());
         let found: Vec<_> = found.collect();
-        drop(entries);
+        drop(contents);
         found
             .into_iter()
             .map(|entry| entry.filter(Entry::is_live))
@@ -71,8 +122,8 @@ impl Map {
             _ => Bound::Included(prefix),
         };
         let mut page = Page::default();
-        let entries = self.read();
-        let mut found = entries.from(from);
+        let contents = self.read();
+        let mut found = contents.entries.from(from);
         for _ in 0..STEP.min(most) {
             let next = found.next();
             page.next = next.filter(|it| it.key().starts_with(prefix)).cloned();
@@ -82,54 +133,48 @@ impl Map {
             page.entries.push(entry.clone());
         }
         drop(found);
-        drop(entries);
+        drop(contents);
         page.entries.retain(Entry::is_live);
         page
-    }
-
-    /// How many bytes the value of a key has; 0 without one.
-    pub(super) fn value_bytes(&self, key: &str) -> usize {
-        let entries = self.read();
-        entries.get(key).map_or(0, |entry| entry.value().len())
     }
 
     /// How many keys there are, without those that have expired.
     pub(super) fn len(&self) -> usize {
         loop {
-            let mut entries = self.write();
-            if let Some(live) = entries.count_live(COUNTED_AT_ONCE) {
+            let mut contents = self.write();
+            if let Some(live) = contents.entries.count_live(COUNTED_AT_ONCE) {
                 return live;
             }
             // So many have expired since the sweeper has last looked.
-            RwLockWriteGuard::unlock_fair(entries);
+            RwLockWriteGuard::unlock_fair(contents);
         }
     }
 
     /// Counts some of the keys that have expired, so that [`Map::len`] need not. Returns whether there is anything for a
     /// sweep to remove.
     pub(super) fn count_expired(&self) -> bool {
-        let mut entries = self.write();
+        let entries = &mut self.write().entries;
         entries.count_live(COUNTED_AT_ONCE) != Some(entries.len())
     }
 
     /// How many bytes keys and values hold.
     pub(super) fn bytes(&self) -> usize {
-        self.read().bytes()
+        self.read().entries.bytes()
     }
 
     /// Carries out a command, in one step for all readers.
     pub(super) fn execute(&self, command: Command) -> Outcome {
         let long = command.operations() >= MANY;
         let mut locked = Locked {
-            entries: self.write(),
+            contents: self.write(),
             removed: Removed::default(),
         };
         let outcome = command.execute(&mut locked);
-        let Locked { entries, removed } = locked;
+        let Locked { contents, removed } = locked;
         if long {
-            RwLockWriteGuard::unlock_fair(entries);
+            RwLockWriteGuard::unlock_fair(contents);
         } else {
-            drop(entries);
+            drop(contents);
         }
         removed.free();
         outcome
@@ -138,8 +183,8 @@ impl Map {
     /// Carries out commands without letting anybody see it: what they amount to is for [`Map::apply`], once it has been
     /// committed. `commands` must be the only thing that changes the map until then.
     pub(super) fn stage<T>(&self, commands: impl FnOnce(&mut Staged<'_>) -> T) -> (T, Changes) {
-        let entries = self.read();
-        let mut staged = Staged::on(&entries);
+        let contents = self.read();
+        let mut staged = Staged::on(&contents.entries);
         let result = commands(&mut staged);
         (result, staged.into_changes())
     }
@@ -147,36 +192,58 @@ impl Map {
     /// Makes changes visible, in one step for all readers.
     pub(super) fn apply(&self, changes: Changes) {
         let mut removed = Removed::default();
-        let mut entries = self.write();
+        let mut contents = self.write();
         if changes.cleared {
-            removed.all = Some(mem::take(&mut *entries));
+            removed.all = Some(contents.clear());
         }
         for change in changes.entries {
-            match change {
-                Change::Set(entry) => removed.some.extend(entries.insert(entry)),
-                Change::Removed(entry) => {
-                    entries.remove(entry.key());
-                    removed.some.push(entry);
-                }
-            }
+            removed.some.extend(match change {
+                Change::Set(entry) | Change::Touched(entry) => contents.set(entry),
+                Change::Removed(entry) => contents.remove(entry.key()),
+            });
         }
         // A batch may be long, and its thread may be back for the next one at once.
-        RwLockWriteGuard::unlock_fair(entries);
+        RwLockWriteGuard::unlock_fair(contents);
         removed.free();
     }
 
     /// Replaces everything, as a store is loaded.
     pub(super) fn load(&self, loaded: Entries) {
-        *self.write() = loaded;
+        self.write().entries = loaded;
+    }
+
+    /// Begins a view of the entries as they are now.
+    pub(super) fn add_view(&self) -> Arc<Mutex<View>> {
+        let view = Arc::default();
+        self.write().views.push(Arc::clone(&view));
+        view
+    }
+
+    /// The next entries of a view, possibly none of some keys; `None` at its end.
+    pub(super) fn page_of_view(&self, view: &Mutex<View>) -> Option<Vec<Entry>> {
+        let contents = self.read();
+        View::lock(view).page(&contents.entries, STEP)
+    }
+
+    /// Ends a view.
+    pub(super) fn remove_view(&self, view: &Arc<Mutex<View>>) {
+        let views = &mut self.write().views;
+        views.retain(|other| !Arc::ptr_eq(other, view));
+    }
+
+    /// How many views there are.
+    #[cfg(test)]
+    pub(super) fn views(&self) -> usize {
+        self.read().views.len()
     }
 
     // Whoever panics gives the lock back: no code under it can panic half way through a change.
-    fn read(&self) -> RwLockReadGuard<'_, Entries> {
-        self.entries.read()
+    fn read(&self) -> RwLockReadGuard<'_, Contents> {
+        self.contents.read()
     }
 
-    fn write(&self) -> RwLockWriteGuard<'_, Entries> {
-        self.entries.write()
+    fn write(&self) -> RwLockWriteGuard<'_, Contents> {
+        self.contents.write()
     }
 }
 
@@ -190,29 +257,33 @@ pub(super) struct Page {
 
 /// The entries under their lock, for a command that takes effect at once.
 struct Locked<'a> {
-    entries: RwLockWriteGuard<'a, Entries>,
+    contents: RwLockWriteGuard<'a, Contents>,
     removed: Removed,
 }
 
 impl State for Locked<'_> {
     fn get(&self, key: &str) -> Option<&Entry> {
-        self.entries.get(key)
+        self.contents.entries.get(key)
     }
 
     fn set(&mut self, entry: Entry) {
-        self.removed.some.extend(self.entries.insert(entry));
+        self.removed.some.extend(self.contents.set(entry));
+    }
+
+    fn touch(&mut self, entry: Entry) {
+        self.set(entry);
     }
 
     fn remove(&mut self, key: &str) {
-        self.removed.some.extend(self.entries.remove(key));
+        self.removed.some.extend(self.contents.remove(key));
     }
 
     fn clear(&mut self) {
-        self.removed.all = Some(mem::take(&mut *self.entries));
+        self.removed.all = Some(self.contents.clear());
     }
 
     fn expired(&self, most: usize) -> Vec<Entry> {
-        let expired = self.entries.expired();
+        let expired = self.contents.entries.expired();
         expired.take(most).cloned().collect()
     }
 }
@@ -221,7 +292,7 @@ impl State for Locked<'_> {
 #[derive(Default)]
 struct Removed {
     some: Vec<Entry>,
-    all: Option<Entries>,
+    all: Option<Arc<Entries>>,
 }
 
 impl Removed {
@@ -231,20 +302,29 @@ impl Removed {
             bytes += self.some.iter().map(Entry::bytes).sum::<usize>();
         }
         drop(self.some);
-        if let Some(all) = self.all {
-            if all.len() >= FREE_ELSEWHERE || all.bytes() >= FREE_ELSEWHERE_BYTES {
-                // Without a thread to be had, the closure is dropped, and with it the entries, right here.
-                let _ = thread::Builder::new()
-                    .name("reclaim".into())
-                    .spawn(move || all.free());
-            } else {
-                bytes += all.bytes();
-                drop(all);
-            }
-        }
         if bytes > 0 {
             memory::freed(bytes);
         }
+        if let Some(all) = self.all {
+            free_all(all);
+        }
+    }
+}
+
+/// Frees what a clear has removed, unless somebody still reads it.
+pub(super) fn free_all(all: Arc<Entries>) {
+    let Some(all) = Arc::into_inner(all) else {
+        return;
+    };
+    if all.len() >= FREE_ELSEWHERE || all.bytes() >= FREE_ELSEWHERE_BYTES {
+        // Without a thread to be had, the closure is dropped, and with it the entries, right here.
+        let _ = thread::Builder::new()
+            .name("reclaim".into())
+            .spawn(move || all.free());
+    } else {
+        let bytes = all.bytes();
+        drop(all);
+        memory::freed(bytes);
     }
 }
 
@@ -303,7 +383,7 @@ mod tests {
             }
             assert_eq!(map.execute(Command::Clear), Outcome::Done);
             assert_eq!((map.len(), map.bytes()), (0, 0));
-            assert_eq!(map.read().len(), 0);
+            assert_eq!(map.read().entries.len(), 0);
         }
     }
 
@@ -336,7 +416,7 @@ mod tests {
             }
         }
         assert_eq!((swept, map.len(), map.bytes()), (1000, 1, 2));
-        assert_eq!(map.read().len(), 1);
+        assert_eq!(map.read().entries.len(), 1);
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod deadlines;
 mod disk;
 mod entries;
 mod entry;
+mod frozen;
 mod key;
 mod map;
 mod order;
@@ -61,12 +62,10 @@ pub struct Size {
 /// Why a write has not been answered with an outcome. Reads go on in any case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failure {
-    /// The store takes no writes, and this one has not taken effect. Either a write to the disk has failed, and then it
-    /// stays that way until the process is restarted: once a disk has failed to make something durable, nothing tells
-    /// what it did with what it was given before. Or the disk takes too long over a write.
+    /// The store takes no writes now, and this one has not taken effect: the disk is full, say, or takes too long, or has failed.
     Unavailable,
-    /// The disk has failed under this write. It has not taken effect, but what the disk has kept of it is not known, so it
-    /// may do so after a restart.
+    /// The disk has failed to make this write durable. It has not taken effect, but what the disk has kept of it is not known, so it
+    /// may do so after a restart. No later write is taken until then.
     DiskFailed,
     /// The disk takes too long over this write. It may or may not take effect.
     TimedOut,
@@ -86,6 +85,33 @@ impl fmt::Display for Failure {
     }
 }
 
+/// What is wrong with a store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Problem {
+    /// The disk has failed to make something durable. Nothing tells what it did with what it was given before, so no more is
+    /// written until the process is restarted.
+    Failed,
+    /// The disk has not ended a write in ten seconds. No more is written until it does.
+    Stalled,
+    /// The disk did not take the last write: it is full, say. Each write is tried.
+    Refusing,
+    /// Snapshots fail, so the log grows.
+    NoSnapshots,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Problem::Failed => {
+                "the disk has failed; writes are refused until the server is restarted"
+            }
+            Problem::Stalled => "the disk does not end a write; writes are refused until it does",
+            Problem::Refusing => "the disk does not take writes, it may be full",
+            Problem::NoSnapshots => "snapshots cannot be written, so the log grows",
+        })
+    }
+}
+
 impl std::error::Error for Failure {}
 
 impl Store {
@@ -96,15 +122,24 @@ impl Store {
 
     /// Opens the store in a directory, creating it if there is none, and loads it.
     ///
+    /// A snapshot is made when the log has `snapshot_after` bytes, or later if the data is larger.
+    ///
     /// `deliver` is called on threads of the store, with the answers of each batch, and must not wait; it has
     /// [`Answer::deliver`] called for each, on another thread.
     pub fn open(
         directory: &Path,
         durability: Durability,
+        snapshot_after: u64,
         deliver: impl Fn(Vec<Answer>) + Send + Sync + 'static,
     ) -> Result<Store, OpenError> {
         let map = Arc::new(Map::new());
-        let journal = Journal::open(directory, durability, Arc::clone(&map), deliver)?;
+        let journal = Journal::open(
+            directory,
+            durability,
+            snapshot_after,
+            Arc::clone(&map),
+            deliver,
+        )?;
         Store::with(map, Some(journal))
             .map_err(|error| OpenError::Io("start a thread for", directory.into(), error))
     }
@@ -144,10 +179,9 @@ impl Store {
         }
     }
 
-    /// Whether writes can be taken, as far as is known.
-    pub fn is_available(&self) -> bool {
-        let journal = self.committer.journal.as_ref();
-        journal.is_none_or(Journal::is_available)
+    /// What is wrong with the store, as far as is known.
+    pub fn problem(&self) -> Option<Problem> {
+        self.committer.journal.as_ref().and_then(Journal::problem)
     }
 
     /// Commits a write, and calls `done` with what came of it: now, where nothing has to be waited for, or later, on

@@ -13,6 +13,8 @@ pub(super) trait State {
     fn get(&self, key: &str) -> Option<&Entry>;
     /// Sets the entry of its key.
     fn set(&mut self, entry: Entry);
+    /// Sets the entry of a key that is there, of which only the expiry has changed.
+    fn touch(&mut self, entry: Entry);
     fn remove(&mut self, key: &str);
     fn clear(&mut self);
     /// Up to so many entries that have expired.
@@ -40,20 +42,22 @@ pub(super) struct Changes {
 pub(super) enum Change {
     /// This is its entry from now on.
     Set(Entry),
+    /// This is its entry from now on, of which only the expiry has changed.
+    Touched(Entry),
     /// This was its entry, and there is none any more.
     Removed(Entry),
 }
 
 impl Change {
     pub(super) fn key(&self) -> &str {
-        let (Change::Set(entry) | Change::Removed(entry)) = self;
+        let (Change::Set(entry) | Change::Touched(entry) | Change::Removed(entry)) = self;
         entry.key()
     }
 
     /// The entry from now on, if there is one.
     pub(super) fn entry(&self) -> Option<&Entry> {
         match self {
-            Change::Set(entry) => Some(entry),
+            Change::Set(entry) | Change::Touched(entry) => Some(entry),
             Change::Removed(_) => None,
         }
     }
@@ -79,6 +83,13 @@ impl PartialEq for Change {
 
 impl Eq for Change {}
 
+impl Changes {
+    /// Whether nothing changes.
+    pub(super) fn is_empty(&self) -> bool {
+        !self.cleared && self.entries.is_empty()
+    }
+}
+
 impl<'a> Staged<'a> {
     pub(super) fn on(base: &'a Entries) -> Staged<'a> {
         Staged {
@@ -103,6 +114,15 @@ impl State for Staged<'_> {
 
     fn set(&mut self, entry: Entry) {
         self.changes.entries.replace(Change::Set(entry));
+    }
+
+    fn touch(&mut self, entry: Entry) {
+        let change = match self.changes.entries.get(entry.key()) {
+            // The value is new as well.
+            Some(Change::Set(_)) => Change::Set(entry),
+            _ => Change::Touched(entry),
+        };
+        self.changes.entries.replace(change);
     }
 
     fn remove(&mut self, key: &str) {

@@ -10,7 +10,7 @@ use std::thread;
 
 use crate::client::Client;
 use crate::directory::Directory;
-use crate::process::{Server, is_root};
+use crate::process::{Server, is_root, wait_for};
 
 fn start_in(directory: &Directory, options: &[&str]) -> Server {
     Server::start(&[&["--working-dir", directory.path_str()], options].concat())
@@ -190,7 +190,7 @@ fn kill_9_under_64_writers_takes_back_nothing_that_was_answered() {
                     });
                 }
                 let enough = 500 + 37 * round;
-                crate::process::wait_for("writes", || {
+                wait_for("writes", || {
                     (answers.load(Ordering::Acquire) >= enough).then_some(())
                 });
                 server.kill();
@@ -215,7 +215,7 @@ fn short(known: &Known) -> (Option<&str>, Option<Option<&str>>) {
     )
 }
 
-/// More than the log may hold, so that checkpoints are made.
+/// More than the log may hold, so that snapshots are made.
 #[test]
 fn a_store_larger_than_its_log_comes_back() {
     let directory = Directory::new();
@@ -236,14 +236,11 @@ fn a_store_larger_than_its_log_comes_back() {
             });
         }
     });
-    let tables = files(directory.path())
-        .into_iter()
-        .filter(|(path, _)| path.contains("/tables/"))
-        .count();
-    assert!(
-        tables > 1,
-        "nothing was written to sorted files, so this tests nothing"
-    );
+    wait_for("a snapshot", || {
+        let files = files(directory.path()).into_keys();
+        let mut snapshots = files.filter(|name| name.starts_with("snapshot-"));
+        snapshots.next()
+    });
     drop(server); // kill -9
     let server = start_in(&directory, &[]);
     assert!(server.seen("loaded ").contains("loaded 2000 keys"));
@@ -265,11 +262,13 @@ fn without_durability_writes_are_handed_over_while_others_keep_coming() {
     client
         .send("PUT", "/kv/first", "the-first-value")
         .expect(200, "");
+    // As it is in the log.
+    let value = b"the-first-value".map(|byte| !byte);
     let handed_over = || {
         let files = files(directory.path());
         files
             .values()
-            .any(|bytes| bytes.windows(15).any(|found| found == b"the-first-value"))
+            .any(|bytes| bytes.windows(15).any(|found| found == value))
     };
     // Too few to fill a buffer of the process's own, and so close together that no second is without one.
     let mut writes = 0;
@@ -297,15 +296,38 @@ fn another_format_is_refused_and_left_alone() {
     let directory = Directory::new();
     stop(start_in(&directory, &[]));
     let format = directory.path().join("threadkv.format");
-    fs::write(&format, "threadkv 1\n").unwrap();
-    let before = files(directory.path());
-    expect_refusal(directory.path(), "has format \"threadkv 1\"");
-    assert!(files(directory.path()) == before);
+    let ours = fs::read(&format).unwrap();
+    for (other, how) in [
+        ("threadkv 2\n", "start version 0.1.0 there"),
+        ("threadkv 4\n", "use the version that wrote it"),
+    ] {
+        fs::write(&format, other).unwrap();
+        let before = files(directory.path());
+        expect_refusal(directory.path(), how);
+        assert!(files(directory.path()) == before);
+    }
+    // Nothing is created beside a store because it is missing.
+    fs::write(&format, ours).unwrap();
+    let server = start_in(&directory, &[]);
+    server.put("/kv/a", "1").expect(200, "");
+    drop(server);
     fs::remove_file(&format).unwrap();
     expect_refusal(
         directory.path(),
         "threadkv.format is damaged (it is missing beside a store)",
     );
+}
+
+#[test]
+fn a_second_process_is_turned_away_whatever_files_were_deleted() {
+    let directory = Directory::new();
+    let server = start_in(&directory, &[]);
+    server.put("/kv/a", "1").expect(200, "");
+    fs::remove_file(directory.path().join("threadkv.format")).unwrap();
+    let before = files(directory.path());
+    expect_refusal(directory.path(), "is in use by another process");
+    assert!(files(directory.path()) == before);
+    server.put("/kv/a", "2").expect(200, "");
 }
 
 #[test]
@@ -320,124 +342,21 @@ fn what_is_no_directory_or_cannot_be_written_is_refused() {
 }
 
 #[test]
-fn a_flipped_bit_is_found_and_nothing_is_changed_or_lost() {
-    /// Enough for a sorted file.
-    const KEYS: usize = 200;
-    // With a sorted file, a journal, and a clear in it.
-    let original = Directory::new();
-    let server = start_in(&original, &["--durability", "os"]);
-    let mut client = server.connect();
-    client.send("PUT", "/kv/gone", "v").expect(200, "");
-    client.send("DELETE", "/clear", "").expect(200, "");
-    let value = |n: usize| format!("{n};").repeat(30_000);
-    for n in 0..KEYS {
-        client
-            .send("PUT", &format!("/kv/key{n}"), value(n))
-            .expect(200, "");
-    }
-    crate::process::wait_for("a sorted file", || {
-        files(original.path())
-            .keys()
-            .any(|path| path.contains("/tables/") && !path.contains("keyspaces/0/"))
-            .then_some(())
-    });
-    drop(server);
-    let before = files(original.path());
-    let (mut refused, mut flips) = (0, 0);
-    let mut copy = Directory::new();
-    write_files(copy.path(), &before);
-    // A different place in each file each time, spread by a large odd number.
-    for (n, (path, bytes)) in before.iter().cycle().take(before.len() * 2).enumerate() {
-        let used = bytes.len() - bytes.iter().rev().take_while(|byte| **byte == 0).count();
-        if used == 0 {
-            continue;
-        }
-        flips += 1;
-        let at = n.wrapping_mul(2_654_435_761) % used;
-        let mut flipped = bytes.clone();
-        flipped[at] ^= 1 << (n % 8);
-        fs::write(copy.path().join(path), &flipped).unwrap();
-        match try_start(copy.path()) {
-            Ok(server) => {
-                // Not every byte matters. But then nothing may be missing.
-                let mut client = server.connect();
-                for n in 0..KEYS {
-                    let read = client.send("GET", &format!("/kv/key{n}"), "");
-                    assert!(
-                        read.status == 200 && read.text() == value(n),
-                        "{path} byte {at}: key {n}"
-                    );
-                }
-                client
-                    .send("GET", "/kv/gone", "")
-                    .expect(404, "key not found\n");
-                drop(server);
-                copy = Directory::new();
-                write_files(copy.path(), &before);
-            }
-            Err(stderr) => {
-                refused += 1;
-                assert_eq!(
-                    stderr
-                        .lines()
-                        .filter(|line| !line.contains("[INFO]"))
-                        .count(),
-                    1,
-                    "{stderr}"
-                );
-                assert!(
-                    stderr.contains("threadkv: ") && !stderr.contains("panicked"),
-                    "{stderr}"
-                );
-                // As it was but for the flip, so that can be taken back.
-                let mut after = files(copy.path());
-                assert!(
-                    after.insert(path.clone(), bytes.clone()) == Some(flipped),
-                    "{path}: {stderr}"
-                );
-                for (path, bytes) in &before {
-                    assert!(
-                        after.get(path) == Some(bytes),
-                        "{path} has changed: {stderr}"
-                    );
-                }
-                fs::write(copy.path().join(path), bytes).unwrap();
-            }
-        }
-    }
-    // How many there are to notice depends on which outdated files there are at the moment.
-    assert!(
-        refused * 4 > flips,
-        "only {refused} of {flips} flips were noticed"
-    );
-}
-
-#[test]
-fn a_full_disk_refuses_writes_and_keeps_what_was_answered() {
+fn a_full_disk_refuses_writes_until_there_is_room_and_keeps_what_was_answered() {
     if !is_root("mounting a small disk") {
         return;
     }
     let directory = Directory::new();
-    let mount = directory.path();
-    let mount_tmpfs = [
-        "-t",
-        "tmpfs",
-        "-o",
-        "size=80m",
-        "threadkv-test",
-        directory.path_str(),
-    ];
-    assert!(
-        Command::new("mount")
-            .args(mount_tmpfs)
-            .status()
-            .unwrap()
-            .success()
-    );
-    let _unmount = Unmount(mount);
+    let small = "size=40m";
+    let mounted = Command::new("mount")
+        .args(["-t", "tmpfs", "-o", small, "threadkv-test"])
+        .arg(directory.path())
+        .status();
+    assert!(mounted.unwrap().success());
+    let _unmount = Unmount(directory.path());
+    let value = |n: usize| format!("{n};").repeat(100_000);
     let mut server = start_in(&directory, &[]);
     let mut client = server.connect();
-    let value = |n: usize| format!("{n};").repeat(100_000);
     let mut kept = 0;
     let refusal = loop {
         let answer = client.send("PUT", &format!("/kv/key{kept}"), value(kept));
@@ -445,49 +364,89 @@ fn a_full_disk_refuses_writes_and_keeps_what_was_answered() {
             break answer;
         }
         kept += 1;
-        assert!(kept < 500, "the disk does not get full");
+        assert!(kept < 200, "the disk does not get full");
     };
-    refusal.expect(
-        503,
-        "the disk failed; the write may or may not be there after a restart\n",
-    );
+    refusal.expect(503, "the store cannot be written to\n");
     assert_eq!(refusal.header("retry-after"), Some("5"));
     let line = server.wait_for_log("cannot write to");
-    assert!(
-        line.contains("No space left on device") || line.contains("background"),
-        "{line}"
-    );
-    // Reads go on, of all that was answered and nothing else; writes stay refused, small ones too.
-    for n in 0..kept {
-        assert!(client.send("GET", &format!("/kv/key{n}"), "").text() == value(n));
-    }
+    assert!(line.contains("No space left on device"), "{line}");
+    assert_eq!(server.get("/api/v1/health").status, 503);
+    let there = |client: &mut Client, keys: std::ops::Range<usize>| {
+        for n in keys {
+            let found = client.send("GET", &format!("/kv/key{n}"), "");
+            assert!(found.text() == value(n), "key {n} of {kept}");
+        }
+    };
+    // Reads go on, of all that was answered and nothing else.
+    there(&mut client, 0..kept);
+    let refused = format!("/kv/key{kept}");
     client
-        .send("GET", &format!("/kv/key{kept}"), "")
+        .send("GET", &refused, "")
         .expect(404, "key not found\n");
-    client
-        .send("PUT", "/kv/small", "v")
-        .expect(503, "the store cannot be written to\n");
-    client
-        .send("DELETE", "/kv/key0", "")
-        .expect(503, "the store cannot be written to\n");
-    client
-        .send("DELETE", "/clear", "")
-        .expect(503, "the store cannot be written to\n");
+
+    // Also after a restart, keys can be deleted.
     server.kill();
-    // With room again, the same directory serves again.
+    let mut server = start_in(&directory, &[]);
+    let mut client = server.connect();
+    there(&mut client, 0..kept);
+    for n in 0..3 {
+        let deleted = client.send("DELETE", &format!("/kv/key{n}"), "");
+        deleted.expect(200, "");
+    }
+    there(&mut client, 3..kept);
+
+    // With room, it goes on without a restart.
     let larger = Command::new("mount")
-        .args(["-o", "remount,size=400m", directory.path_str()])
+        .args(["-o", "remount,size=400m"])
+        .arg(directory.path())
         .status();
     assert!(larger.unwrap().success());
+    client.send("PUT", "/kv/small", "v").expect(200, "");
+    client.send("PUT", &refused, value(kept)).expect(200, "");
+    wait_for("health", || {
+        (server.get("/api/v1/health").status == 200).then_some(())
+    });
+    server.kill();
     let server = start_in(&directory, &[]);
     let mut client = server.connect();
-    for n in 0..kept {
-        assert!(
-            client.send("GET", &format!("/kv/key{n}"), "").text() == value(n),
-            "key {n} of {kept}"
-        );
+    there(&mut client, 3..kept + 1);
+    client
+        .send("GET", "/kv/key0", "")
+        .expect(404, "key not found\n");
+}
+
+#[test]
+fn a_clear_gets_out_of_a_full_disk() {
+    if !is_root("mounting a small disk") {
+        return;
     }
-    client.send("PUT", "/kv/small", "v").expect(200, "");
+    let directory = Directory::new();
+    let mounted = Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "size=20m", "threadkv-test"])
+        .arg(directory.path())
+        .status();
+    assert!(mounted.unwrap().success());
+    let _unmount = Unmount(directory.path());
+    let server = start_in(&directory, &[]);
+    let mut client = server.connect();
+    let mut n = 0;
+    while client
+        .send("PUT", &format!("/kv/key{n}"), "v".repeat(1_000_000))
+        .status
+        == 200
+    {
+        n += 1;
+        assert!(n < 50, "the disk does not get full");
+    }
+    client.send("DELETE", "/clear", "").expect(200, "");
+    wait_for("room", || {
+        let put = client.send("PUT", "/kv/new", "v".repeat(1_000_000));
+        (put.status == 200).then_some(())
+    });
+    drop(server);
+    let server = start_in(&directory, &[]);
+    assert_eq!(server.get("/kv/new").text().len(), 1_000_000);
+    server.get("/kv/key0").expect(404, "key not found\n");
 }
 
 struct Unmount<'a>(&'a Path);
@@ -500,7 +459,7 @@ impl Drop for Unmount<'_> {
 }
 
 /// All files below a directory, by their path relative to it.
-fn files(directory: &Path) -> HashMap<String, Vec<u8>> {
+pub fn files(directory: &Path) -> HashMap<String, Vec<u8>> {
     let mut found = HashMap::new();
     let mut directories = vec![directory.to_owned()];
     while let Some(next) = directories.pop() {
@@ -515,14 +474,15 @@ fn files(directory: &Path) -> HashMap<String, Vec<u8>> {
                     .to_str()
                     .unwrap()
                     .to_owned();
-                found.insert(relative, fs::read(path).unwrap());
+                // A snapshot that is being written may go meanwhile.
+                found.extend(fs::read(path).ok().map(|bytes| (relative, bytes)));
             }
         }
     }
     found
 }
 
-fn write_files(directory: &Path, files: &HashMap<String, Vec<u8>>) {
+pub fn write_files(directory: &Path, files: &HashMap<String, Vec<u8>>) {
     for (path, bytes) in files {
         let path = directory.join(path);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -531,7 +491,7 @@ fn write_files(directory: &Path, files: &HashMap<String, Vec<u8>>) {
 }
 
 /// A server in that directory, or what it said on stderr before it ended with status 1.
-fn try_start(directory: &Path) -> Result<Server, String> {
+pub fn try_start(directory: &Path) -> Result<Server, String> {
     let mut command = Command::new(env!("CARGO_BIN_EXE_threadkv"));
     command.args(["--port", "0", "--working-dir", directory.to_str().unwrap()]);
     Server::try_spawn(command).map_err(|(status, lines)| {
@@ -542,7 +502,7 @@ fn try_start(directory: &Path) -> Result<Server, String> {
 
 /// One line on stderr that says so, and status 1.
 #[track_caller]
-fn expect_refusal(directory: &Path, text: &str) {
+pub fn expect_refusal(directory: &Path, text: &str) {
     let stderr = try_start(directory).err().expect("it started");
     assert_eq!(stderr.lines().count(), 1, "{stderr}");
     assert!(

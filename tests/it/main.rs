@@ -12,9 +12,9 @@ mod usage;
 
 mod access;
 mod browser;
-mod checkpoints;
 mod connections;
 mod cors;
+mod damage;
 mod durability;
 mod fuzz;
 mod guard;
@@ -42,5 +42,6 @@ mod reclaim;
 mod run_sh;
 mod shutdown;
 mod slow_disk;
+mod snapshots;
 mod soak;
 mod values;

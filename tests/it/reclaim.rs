@@ -1,7 +1,6 @@
 //! What has expired gives back its space on disk, and nothing else goes with it.
 
 use std::fs;
-use std::path::Path;
 use std::time::Duration;
 
 use crate::directory::Directory;
@@ -76,21 +75,13 @@ fn wait_for_files_to_go(directory: &Directory) {
     });
 }
 
-/// Bytes of the files that hold entries: checkpoints and the log.
+/// Bytes of the files that hold entries: snapshots and the log.
 pub fn bytes_of(directory: &Directory) -> u64 {
-    let below = |name| bytes_below(&directory.path().join(name));
-    below("store/keyspaces") + below("log")
-}
-
-fn bytes_below(directory: &Path) -> u64 {
-    // Files come and go meanwhile.
-    let Ok(entries) = fs::read_dir(directory) else {
-        return 0;
-    };
-    let size = |entry: fs::DirEntry| match entry.metadata() {
-        Ok(metadata) if metadata.is_dir() => bytes_below(&entry.path()),
-        Ok(metadata) => metadata.len(),
-        Err(_) => 0,
-    };
-    entries.flatten().map(size).sum()
+    let files = fs::read_dir(directory.path()).unwrap().flatten();
+    let files = files.filter(|file| file.file_name() != "reserve");
+    // They come and go meanwhile.
+    files
+        .flat_map(|file| file.metadata())
+        .map(|it| it.len())
+        .sum()
 }

@@ -13,6 +13,9 @@ struct Health {
     status: &'static str,
     timestamp: String,
     cluster: Cluster,
+    /// What is wrong, in words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    problem: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -56,20 +59,26 @@ struct Requests {
     failures: u64,
 }
 
-/// `GET /api/v1/health`: 200, or 503 while the store takes no writes or the server is about to stop.
+/// `GET /api/v1/health`: 200, or 503 while something is wrong with the store, or the server is about to stop.
 pub(super) fn health(api: &Api) -> Response {
-    let healthy = api.store.is_available() && !api.about.monitor.is_draining();
+    let draining = api.about.monitor.is_draining();
+    let problem = match api.store.problem() {
+        Some(problem) => Some(problem.to_string()),
+        None => draining.then(|| "the server is about to stop".to_owned()),
+    };
     let now = OffsetDateTime::now_utc();
     let now = now.replace_nanosecond(0).unwrap_or(now);
-    let health = |status| Health {
-        status,
+    let healthy = problem.is_none();
+    let health = Health {
+        status: if healthy { "healthy" } else { "unhealthy" },
         timestamp: now.format(&Rfc3339).unwrap_or_default(), // fails beyond the year 9999
         cluster: cluster(Some(storage(api))),
+        problem,
     };
     if healthy {
-        answer::json(200, &health("healthy"))
+        answer::json(200, &health)
     } else {
-        answer::json(503, &health("unhealthy")).with_header("Retry-After", RETRY_AFTER)
+        answer::json(503, &health).with_header("Retry-After", RETRY_AFTER)
     }
 }
 

@@ -1,41 +1,102 @@
 //! Commits writes to disk before they take effect.
 //!
-//! Commands queue up for one journal thread. It drains the queue, carries the commands out on a staged copy, writes
-//! what they amount to in one atomic batch, syncs once, applies it to the map, and hands the answers back. So writes
-//! that wait together share one sync, no reader sees what a crash could take back, and whoever submitted a command
-//! never waits for the disk. The size of a batch is bound by the clients in flight.
+//! Commands queue up for one journal thread ([`writer`]). It drains the queue, carries the commands out on a staged copy, writes
+//! what they amount to as one batch to the [`log`], syncs once, applies it to the map, and hands the answers back. So writes that
+//! wait together share one sync, no reader sees what a crash could take back, and whoever submitted a command never waits for
+//! the disk. When the log has become long, the [`snapshotter`] has a [`snapshot`] of the map written, and deletes the log before
+//! it. [`recovery`] is what a start does. [`patience`] answers those whose write the disk does not get done.
 //!
-//! The journal thread is in [`writer`]. Batches are written to a [`log`], and when that has become long, a [`checkpoint`]
-//! of the whole map is made, which is a fjall database. [`files`] knows the directory: lock, format, log and database.
-//! [`journals`] and [`manifest`] look for damage in the database before it is opened; a file that a crash has [`torn`] is
-//! not damaged. [`batch`] and [`record`] say how changes and entries look.
-//! [`patience`] answers those whose write the disk does not get done.
+//! # The files
+//!
+//! ```text
+//! DIR                      locked by the process that uses it (flock on the directory itself)
+//! DIR/threadkv.format      "threadkv 3", and the store's id, which seeds all checksums
+//! DIR/log-<N>              batches from number N on; N has 20 digits
+//! DIR/snapshot-<N>         all entries as they were just before batch N
+//! DIR/snapshot.new         a snapshot that is being written, or was when the process ended: never read
+//! DIR/threadkv.format.new  the same of the first file
+//! DIR/reserve              room for deletes on a full disk ([`reserve`])
+//! ```
+//!
+//! Log files and snapshots are made of [`frame`]s, whose bodies are [`changes`]. The store is: the snapshot with the highest number
+//! (or nothing, at 0), then all batches from that number on, in order.
+//!
+//! # The protocol
+//!
+//! **A batch** is appended to the last log file. With `sync`, `fdatasync` follows; only then is the batch applied and answered.
+//! *Killed before the end of the write:* the frame is torn, and the next start cuts it off. Nobody had been answered. *Killed
+//! behind the write, before the sync:* the next start reads the batch, and syncs it before anybody sees it. *Power cut:* any
+//! sectors of what was not synced may be missing; whatever they are, the frame is torn.
+//!
+//! **The next log file** (at a start, a shutdown in order, a snapshot, and from 64 MiB on), where S is the number of the next batch:
+//!
+//! 1. sync the current file;
+//! 2. create `log-S` with its first frame, sync it, sync the directory;
+//! 3. append a seal with the number S to the current file, cut off the zeros behind it, sync it;
+//! 4. write batches to `log-S`.
+//!
+//! *Ended between 2 and 3:* the current file has no seal, and `log-S` no batch. The start deletes `log-S` and goes on in the current
+//! file. *Ended in 3:* the seal is torn and cut off, then the same. So these are damage, and reported: a sealed file whose next
+//! file is missing; a file without a seal that ends before the number of a later file, or before a later file with a batch. What
+//! cannot be told: batches that were cut off, to the byte, from the end of a file that a killed server wrote last. Therefore each
+//! start and each shutdown in order begins a file.
+//!
+//! **A snapshot**, where S is the number of the next batch:
+//!
+//! 1. begin `log-S`, as above, so that everything before S is on disk;
+//! 2. take a view of the map as it is now, which is what the log says up to S ([`super::frozen`]); batches go on to be committed;
+//! 3. write the view to `snapshot.new`, sync it, read it back and compare its checksums;
+//! 4. rename it to `snapshot-S`, sync the directory;
+//! 5. delete the log files before S, oldest first, then older snapshots.
+//!
+//! *Ended before 4:* the older snapshot and the whole log are there; `snapshot.new` is deleted. *Ended in 4:* either name may be
+//! there after a power cut; both mean the same store. *Ended in 5:* `snapshot-S` counts, and the start deletes the rest. A snapshot
+//! that fails is deleted and tried again after a second, then two, four and so on up to a minute. No number is used twice for
+//! different contents: S grows with each batch, and a snapshot is begun only if there has been one.
+//!
+//! **The first start** creates the directory and syncs its parent, locks it, creates `log-0` as above, writes
+//! `threadkv.format.new`, syncs it, renames it to `threadkv.format`, syncs the directory. *Ended anywhere:* as long as
+//! `threadkv.format` is not there, the next start begins anew. Once it is, nothing is ever created because it is missing.
+//!
+//! **A start** reads the newest snapshot and the log from its number on. If anything in them is damaged or missing, it says so and
+//! ends; until here it has changed nothing. Then it cuts off a torn end, syncs all log files and the directory, deletes
+//! leftovers, and begins a log file. *Ended anywhere:* each of these steps can be done again.
+//!
+//! # Errors
+//!
+//! A write that is refused (no room, no descriptor, an I/O error) is cut off again, with a sync of its own, before anything else is
+//! written there. Its commands are answered that nothing has happened, and the next write is tried as if nothing had been. Only
+//! when a sync of the log fails is nothing written any more until a restart: what the disk did with the bytes is not known.
 
-mod batch;
-mod checkpoint;
-mod files;
-mod journals;
+mod changes;
+mod directory;
+mod frame;
 mod log;
-mod manifest;
 mod patience;
-mod record;
-mod torn;
+mod recovery;
+mod reserve;
+mod snapshot;
+mod snapshotter;
 mod writer;
 
 use std::fmt;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 
-pub use files::OpenError;
+pub use directory::OpenError;
 
-use super::{Command, Failure, Map, Outcome};
-use files::Database;
+use super::{Command, Failure, Map, Outcome, Problem};
+use directory::Directory;
+use log::Log;
 use patience::{Patience, UnderWay};
+use recovery::Recovered;
+use reserve::Reserve;
+use snapshotter::Snapshotter;
 use writer::Writer;
 
 /// How long closing may take: as long as requests under way are waited for before it.
@@ -75,9 +136,65 @@ pub struct Answer {
 }
 
 impl Answer {
+    /// Nothing has been written, and nothing has changed.
+    fn refused(done: Completion) -> Answer {
+        let result = Err(Failure::Unavailable);
+        Answer { done, result }
+    }
+
     /// Tells whoever submitted the command.
     pub fn deliver(self) {
         (self.done)(self.result);
+    }
+}
+
+/// What is known of the disk, for everybody.
+struct Condition {
+    /// Set for good when the disk would not make something durable.
+    failed: AtomicBool,
+    /// Whether it did not take the last write.
+    refusing: AtomicBool,
+    /// How many snapshots have failed in a row.
+    snapshot_failures: Arc<AtomicU32>,
+}
+
+/// So many snapshots that fail in a row are a problem. One may be for want of a descriptor.
+const SNAPSHOT_FAILURES: u32 = 3;
+
+/// What the journal thread writes to.
+struct Disk {
+    directory: Arc<Directory>,
+    log: Log,
+    snapshotter: Snapshotter,
+    reserve: Reserve,
+}
+
+impl Disk {
+    /// Takes a directory, creating it if need be, and loads what is in it into the map.
+    fn open(
+        path: &Path,
+        durability: Durability,
+        snapshot_after: u64,
+        map: &Arc<Map>,
+    ) -> Result<Disk, OpenError> {
+        let directory = Arc::new(Directory::open(path)?);
+        let Recovered {
+            entries,
+            log,
+            snapshot,
+            snapshot_bytes,
+        } = recovery::recover(&directory, durability)?;
+        map.load(entries);
+        let last = (snapshot, snapshot_bytes);
+        let snapshotter = Snapshotter::start(&directory, map, snapshot_after, last)
+            .map_err(|error| OpenError::Io("start a thread for", path.into(), error))?;
+        let reserve = Reserve::open(&directory);
+        Ok(Disk {
+            directory,
+            log,
+            snapshotter,
+            reserve,
+        })
     }
 }
 
@@ -88,7 +205,7 @@ pub(super) struct Journal {
     queue: Mutex<Option<Sender<Job>>>,
     /// Disconnected when the journal thread has ended.
     ended: Receiver<Result<(), Failure>>,
-    failed: Arc<AtomicBool>,
+    condition: Arc<Condition>,
     under_way: Arc<UnderWay>,
 }
 
@@ -98,16 +215,21 @@ struct Job {
 }
 
 impl Journal {
-    /// Opens the database, loads it into the map, and starts the journal thread.
+    /// Opens the directory, loads what is in it into the map, and starts the journal thread.
     pub(super) fn open(
         directory: &Path,
         durability: Durability,
+        snapshot_after: u64,
         map: Arc<Map>,
         deliver: impl Fn(Vec<Answer>) + Send + Sync + 'static,
     ) -> Result<Journal, OpenError> {
-        let database = Database::open(directory, durability, &map)?;
+        let disk = Disk::open(directory, durability, snapshot_after, &map)?;
         let (queue, jobs) = unbounded();
-        let failed = Arc::new(AtomicBool::new(false));
+        let condition = Arc::new(Condition {
+            failed: AtomicBool::new(false),
+            refusing: AtomicBool::new(false),
+            snapshot_failures: disk.snapshotter.failures(),
+        });
         let under_way = Arc::new(UnderWay::default());
         let deliver: Arc<Deliver> = Arc::new(deliver);
         let patience = Patience {
@@ -115,7 +237,7 @@ impl Journal {
             jobs: jobs.clone(),
             deliver: Arc::clone(&deliver),
         };
-        let writer = Writer::new(database, durability, map, &failed, &under_way);
+        let writer = Writer::new(disk, durability, map, &condition, &under_way);
         let guard = Ended(Arc::clone(&under_way));
         let (end, ended) = bounded(1);
         let thread_error =
@@ -131,7 +253,7 @@ impl Journal {
         Ok(Journal {
             queue: Mutex::new(Some(queue)),
             ended,
-            failed,
+            condition,
             under_way,
         })
     }
@@ -151,9 +273,24 @@ impl Journal {
         }
     }
 
-    /// Whether no write has failed, or takes too long.
-    pub(super) fn is_available(&self) -> bool {
-        !self.failed.load(Ordering::Acquire) && !self.under_way.is_stalled()
+    /// What is wrong with the disk, as far as is known; the worst of it.
+    pub(super) fn problem(&self) -> Option<Problem> {
+        let Condition {
+            failed,
+            refusing,
+            snapshot_failures,
+        } = &*self.condition;
+        if failed.load(Ordering::Acquire) {
+            Some(Problem::Failed)
+        } else if self.under_way.is_stalled() {
+            Some(Problem::Stalled)
+        } else if refusing.load(Ordering::Acquire) {
+            Some(Problem::Refusing)
+        } else if snapshot_failures.load(Ordering::Acquire) >= SNAPSHOT_FAILURES {
+            Some(Problem::NoSnapshots)
+        } else {
+            None
+        }
     }
 
     /// Commits what has been submitted, makes it durable, and ends the thread. Gives up where the disk takes too long.

@@ -1,17 +1,16 @@
 //! The journal thread: batches of commands, made durable, then visible.
 
-use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
 use super::super::{Command, Failure, Map};
-use super::files::Database;
+use super::log::WriteError;
 use super::patience::UnderWay;
-use super::{Answer, Completion, Deliver, Durability, Job};
+use super::{Answer, Completion, Condition, Deliver, Disk, Durability, Job};
 
 /// The most operations in a batch, give or take one command: more than there are clients, as a rule, and few enough to be
 /// applied in a few milliseconds, which readers wait for.
@@ -31,37 +30,42 @@ const HAND_OVER: Duration = Duration::from_secs(1);
 /// How long to wait, after something has been removed, before its space is reclaimed: more may be removed meanwhile.
 const RECLAIM: Duration = Duration::from_secs(2);
 
+/// How often it is tried whether a disk that refuses writes takes them again, if nobody wants to write.
+const PROBE: Duration = Duration::from_secs(1);
+
 /// What the journal thread works with.
 pub(super) struct Writer {
-    database: Database,
+    disk: Disk,
     durability: Durability,
     map: Arc<Map>,
-    /// Set for good when a write to disk has failed.
-    failed: Arc<AtomicBool>,
+    condition: Arc<Condition>,
     /// What is being written.
     under_way: Arc<UnderWay>,
     /// Since when something that was written has not been handed to the operating system ([`Durability::None`]).
     kept_since: Option<Instant>,
     /// Since when there has been something that was removed, and may take up space.
     removed_since: Option<Instant>,
+    /// When a write was last tried.
+    tried: Instant,
 }
 
 impl Writer {
     pub(super) fn new(
-        database: Database,
+        disk: Disk,
         durability: Durability,
         map: Arc<Map>,
-        failed: &Arc<AtomicBool>,
+        condition: &Arc<Condition>,
         under_way: &Arc<UnderWay>,
     ) -> Writer {
         Writer {
-            database,
+            disk,
             durability,
             map,
-            failed: Arc::clone(failed),
+            condition: Arc::clone(condition),
             under_way: Arc::clone(under_way),
             kept_since: None,
             removed_since: None,
+            tried: Instant::now(),
         }
     }
 
@@ -71,144 +75,202 @@ impl Writer {
         loop {
             match jobs.recv_timeout(HAND_OVER) {
                 Ok(first) => {
-                    let batch = self.gather(first, jobs, previous);
+                    let batch = gather(first, jobs, previous);
                     previous = batch.len();
                     deliver(self.commit(batch));
                 }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
             }
-            if self.kept_since.is_some_and(|it| it.elapsed() >= HAND_OVER) {
-                self.kept_since = None;
-                self.on_disk(Vec::new(), |database| database.hand_over());
+            if !self.has_failed() {
+                self.look_after_disk();
             }
-            self.go_on_with_checkpoint();
         }
         // What could not be written before is not to be written now: it has been refused.
-        if !self.has_failed() {
-            self.on_disk(Vec::new(), |database| database.sync());
-        }
         if self.has_failed() {
-            Err(Failure::Unavailable)
-        } else {
-            Ok(())
+            return Err(Failure::Unavailable);
+        }
+        match self.on_disk(|disk| disk.log.close()) {
+            Ok(()) => Ok(()),
+            // All that is left are sweeps.
+            Err(WriteError::Refused(_)) if self.durability != Durability::None => Ok(()),
+            Err(_) => Err(Failure::Unavailable),
         }
     }
 
     /// Makes a batch durable, if it has to be, then visible, and returns the answers that are still waited for.
     fn commit(&mut self, jobs: Vec<Job>) -> Vec<Answer> {
-        if self.has_failed() {
-            let refused = |job: Job| Answer {
-                done: job.done,
-                result: Err(Failure::Unavailable),
-            };
-            return jobs.into_iter().map(refused).collect();
-        }
-        let (mut waiting, mut outcomes) = (Vec::with_capacity(jobs.len()), Vec::new());
-        let mut durable = false;
-        let ((), changes) = self.map.stage(|staged| {
-            for Job { command, done } in jobs {
-                durable |= !matches!(command, Command::Sweep);
-                waiting.push(done);
-                outcomes.push(command.execute(staged));
-            }
-        });
-        let map = Arc::clone(&self.map);
-        let removes = changes.cleared || changes.entries.iter().any(|it| it.entry().is_none());
-        let (written, waiting) = self.on_disk(waiting, |database| {
-            database.write(&changes, durable)?;
-            map.apply(changes);
-            Ok(())
-        });
-        if written {
-            let now = Instant::now();
-            if removes {
-                self.removed_since.get_or_insert(now);
-            }
-            if self.durability == Durability::None {
-                self.kept_since.get_or_insert(now);
-            }
-        }
-        let answer = move |(done, outcome)| Answer {
-            done,
-            result: if written {
-                Ok(outcome)
-            } else {
-                Err(Failure::DiskFailed)
-            },
+        let jobs = jobs.into_iter().map(|job| (job.command, job.done));
+        let (commands, waiting): (Vec<Command>, Vec<Completion>) = jobs.unzip();
+        let waiting = match self.try_commit(&commands, waiting) {
+            Ok(answers) => return answers,
+            Err(waiting) => waiting,
         };
-        waiting.into_iter().zip(outcomes).map(answer).collect()
+        // There may be no room. Then those that make some get the reserve, and the rest are refused.
+        let jobs = commands.into_iter().zip(waiting);
+        let (making_room, refused): (Vec<_>, Vec<_>) =
+            jobs.partition(|(command, _)| command.makes_room());
+        let refused = refused.into_iter().map(|(_, done)| done);
+        let mut answers: Vec<Answer> = refused.map(Answer::refused).collect();
+        if !making_room.is_empty() {
+            self.disk.reserve.give_up(&self.disk.directory);
+            let (commands, waiting): (Vec<_>, Vec<_>) = making_room.into_iter().unzip();
+            answers.extend(match self.try_commit(&commands, waiting) {
+                Ok(answers) => answers,
+                Err(waiting) => waiting.into_iter().map(Answer::refused).collect(),
+            });
+        }
+        answers
     }
 
-    /// Ends a checkpoint that is made, or begins one if it is needed, to shorten the log or to give back space.
-    fn go_on_with_checkpoint(&mut self) {
+    /// The same, where the disk takes it. If not, nothing has happened, and this returns who is still waiting.
+    fn try_commit(
+        &mut self,
+        commands: &[Command],
+        waiting: Vec<Completion>,
+    ) -> Result<Vec<Answer>, Vec<Completion>> {
         if self.has_failed() {
-            return;
+            return Ok(waiting.into_iter().map(Answer::refused).collect());
         }
-        if self.database.is_making_checkpoint() {
-            self.on_disk(Vec::new(), |database| database.end_checkpoint());
-            return;
+        let (outcomes, changes) = self.map.stage(|staged| {
+            let outcomes = commands.iter().map(|command| command.execute(staged));
+            outcomes.collect::<Vec<_>>()
+        });
+        let durable = commands.iter().any(|it| !matches!(it, Command::Sweep));
+        let removes = changes.cleared || changes.entries.iter().any(|it| it.entry().is_none());
+        self.under_way.begin(waiting);
+        let map = Arc::clone(&self.map);
+        let written = if changes.is_empty() {
+            Ok(())
+        } else {
+            self.note(|disk| {
+                disk.log.append(&changes, durable)?;
+                map.apply(changes);
+                Ok(())
+            })
+        };
+        let waiting = self.under_way.end();
+        let result = match written {
+            Ok(()) => Ok(()),
+            Err(WriteError::Refused(_)) => return Err(waiting),
+            Err(WriteError::Failed(_)) => Err(Failure::DiskFailed),
+        };
+        let now = Instant::now();
+        if removes {
+            self.removed_since.get_or_insert(now);
         }
-        let mut begin = self.database.has_long_log();
-        if self.removed_since.is_some_and(|it| it.elapsed() >= RECLAIM) {
-            self.removed_since = None;
-            begin |= self.database.holds_garbage();
+        if !self.disk.log.is_handed_over() {
+            self.kept_since.get_or_insert(now);
         }
-        if begin {
-            self.on_disk(Vec::new(), |database| database.begin_checkpoint());
+        let answer = |(done, outcome)| Answer {
+            done,
+            result: result.map(|()| outcome),
+        };
+        Ok(waiting.into_iter().zip(outcomes).map(answer).collect())
+    }
+
+    /// What is to be done from time to time.
+    fn look_after_disk(&mut self) {
+        let refusing = self.condition.refusing.load(Ordering::Acquire);
+        // What comes of these is noted.
+        if self.kept_since.is_some_and(|it| it.elapsed() >= HAND_OVER) {
+            let handed_over = self.on_disk(|disk| disk.log.hand_over());
+            self.kept_since = handed_over.is_err().then(Instant::now);
+        } else if refusing && self.tried.elapsed() >= PROBE {
+            let _ = self.on_disk(|disk| disk.log.probe());
+        }
+        if !self.has_failed() {
+            let removed = self.removed_since;
+            let tidy = removed.is_some_and(|it| it.elapsed() >= RECLAIM);
+            self.under_way.begin(Vec::new());
+            let looked = self.disk.snapshotter.go_on(&mut self.disk.log, tidy);
+            self.under_way.end();
+            match looked {
+                Ok(looked) if looked && tidy => self.removed_since = None,
+                Ok(_) => {}
+                Err(error) => {
+                    let _ = self.note(|_| Err(error));
+                }
+            }
+        }
+        if !refusing {
+            self.disk.reserve.restore(&self.disk.directory);
         }
     }
 
-    /// Has the disk do something. Returns whether it did, and who still waits for it.
+    /// Has the disk do something that nobody waits for.
     fn on_disk(
         &mut self,
-        waiting: Vec<Completion>,
-        work: impl FnOnce(&mut Database) -> io::Result<()>,
-    ) -> (bool, Vec<Completion>) {
-        self.under_way.begin(waiting);
-        let result = work(&mut self.database);
-        let waiting = self.under_way.end();
-        if let Err(error) = &result
-            && !self.failed.swap(true, Ordering::AcqRel)
-        {
-            log::error!(
-                "cannot write to {}: {error}; writes are refused until threadkv is restarted, reads go on",
-                self.database.directory().display()
-            );
+        work: impl FnOnce(&mut Disk) -> Result<(), WriteError>,
+    ) -> Result<(), WriteError> {
+        self.under_way.begin(Vec::new());
+        let result = self.note(work);
+        self.under_way.end();
+        result
+    }
+
+    /// Has the disk do something, and takes note of its condition.
+    fn note(
+        &mut self,
+        work: impl FnOnce(&mut Disk) -> Result<(), WriteError>,
+    ) -> Result<(), WriteError> {
+        let result = work(&mut self.disk);
+        self.tried = Instant::now();
+        let (condition, directory) = (&self.condition, self.disk.directory.path().display());
+        match &result {
+            Ok(()) => {
+                if self.disk.log.is_handed_over() && condition.refusing.load(Ordering::Acquire) {
+                    condition.refusing.store(false, Ordering::Release);
+                    log::warn!("{directory} can be written to again");
+                }
+            }
+            Err(WriteError::Refused(error)) => {
+                if !condition.refusing.swap(true, Ordering::AcqRel) {
+                    log::error!(
+                        "cannot write to {directory}: {error}; writes are refused until that is over, reads go on"
+                    );
+                }
+            }
+            Err(WriteError::Failed(error)) => {
+                if !condition.failed.swap(true, Ordering::AcqRel) {
+                    log::error!(
+                        "cannot sync {directory}: {error}; writes are refused until threadkv is restarted, reads go on"
+                    );
+                }
+            }
         }
-        (result.is_ok(), waiting)
+        result
     }
 
     fn has_failed(&self) -> bool {
-        self.failed.load(Ordering::Acquire)
+        self.condition.failed.load(Ordering::Acquire)
     }
+}
 
-    /// A job and those queued behind it, up to the bounds of a batch. Lets those who are about to submit one do so first:
-    /// they are answered sooner by sharing this sync than by waiting for the next one.
-    ///
-    /// Takes no more than half of the clients that seem to be writing, which are those in the queue and those of the
-    /// `previous` batch. With all of them in one batch, the disk would wait while they make up their next requests, and they
-    /// would wait while the disk syncs.
-    fn gather(&self, first: Job, jobs: &Receiver<Job>, previous: usize) -> Vec<Job> {
-        let size = |job: &Job| job.command.size(|key| self.map.value_bytes(key));
-        let most = (1 + jobs.len() + previous).div_ceil(2);
-        let (mut operations, mut bytes) = (first.command.operations(), size(&first));
-        let mut batch = vec![first];
-        let mut yields = 0;
-        while batch.len() < most && operations < BATCH_OPERATIONS && bytes < BATCH_BYTES {
-            match jobs.try_recv() {
-                Ok(job) => {
-                    operations += job.command.operations();
-                    bytes += size(&job);
-                    batch.push(job);
-                }
-                Err(_) if yields < YIELDS => {
-                    yields += 1;
-                    thread::yield_now();
-                }
-                Err(_) => break,
+/// A job and those queued behind it, up to the bounds of a batch. Lets those who are about to submit one do so first: they are
+/// answered sooner by sharing this sync than by waiting for the next one.
+///
+/// Takes no more than half of the clients that seem to be writing, which are those in the queue and those of the `previous`
+/// batch. With all of them in one batch, the disk would wait while they make up their next requests, and they would wait
+/// while the disk syncs.
+fn gather(first: Job, jobs: &Receiver<Job>, previous: usize) -> Vec<Job> {
+    let most = (1 + jobs.len() + previous).div_ceil(2);
+    let (mut operations, mut bytes) = (first.command.operations(), first.command.size());
+    let mut batch = vec![first];
+    let mut yields = 0;
+    while batch.len() < most && operations < BATCH_OPERATIONS && bytes < BATCH_BYTES {
+        match jobs.try_recv() {
+            Ok(job) => {
+                operations += job.command.operations();
+                bytes += job.command.size();
+                batch.push(job);
             }
+            Err(_) if yields < YIELDS => {
+                yields += 1;
+                thread::yield_now();
+            }
+            Err(_) => break,
         }
-        batch
     }
+    batch
 }

@@ -1,0 +1,272 @@
+//! The working directory: who may use it, and which files are in it.
+//!
+//! The directory itself is what a process locks: there is no lock file that somebody could delete. Nothing in it is read or
+//! written before.
+
+use std::fmt;
+use std::fs::{self, File, TryLockError};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use rustix::rand::{GetRandomFlags, getrandom};
+
+use super::log;
+
+/// The version of everything in the directory. To be raised with any change that this code could not read.
+const FORMAT: &str = "threadkv 3";
+
+/// What earlier versions have in their `threadkv.format`.
+const FORMATS_BEFORE: [&str; 2] = ["threadkv 1", "threadkv 2"];
+
+const FORMAT_FILE: &str = "threadkv.format";
+
+/// The last version that reads [`FORMATS_BEFORE`]' last.
+const VERSION_BEFORE: &str = "0.1.0";
+
+/// Why a store could not be opened. Nothing in the directory has been changed or deleted.
+#[derive(Debug)]
+pub enum OpenError {
+    /// The operating system would not do that to this path.
+    Io(&'static str, PathBuf, io::Error),
+    /// Another process uses the directory.
+    Locked(PathBuf),
+    /// The directory was written by an earlier version.
+    Outdated(PathBuf, String),
+    /// The directory holds something that this version does not know.
+    Format(PathBuf, String),
+    /// What is in the file or directory is not what was written there; the text says how it was found.
+    Damaged(PathBuf, &'static str),
+}
+
+impl fmt::Display for OpenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            OpenError::Io(what, path, error) => {
+                write!(
+                    f,
+                    "cannot {what} {}: {error}; choose another --working-dir or mend this",
+                    path.display()
+                )
+            }
+            OpenError::Locked(path) => write!(
+                f,
+                "{} is in use by another process; stop that or choose another --working-dir",
+                path.display()
+            ),
+            OpenError::Outdated(path, found) => write!(
+                f,
+                "{} has format {found:?}, and this version of threadkv knows {FORMAT:?}; start version {VERSION_BEFORE} \
+                 there, this version on another directory, and copy the data over HTTP (README, \"From an earlier version\")",
+                path.display()
+            ),
+            OpenError::Format(path, found) => write!(
+                f,
+                "{} has format {found:?}, and this version of threadkv knows {FORMAT:?}; use the version that wrote it",
+                path.display(),
+            ),
+            OpenError::Damaged(path, how) => write!(
+                f,
+                "{} is damaged ({how}) and was left as it is; restore a copy or choose another --working-dir",
+                path.display()
+            ),
+        }
+    }
+}
+
+impl std::error::Error for OpenError {}
+
+/// A working directory that this process has locked.
+pub(super) struct Directory {
+    path: PathBuf,
+    /// The directory, opened: for its lock, which ends with the process however it ends, and to sync its entries.
+    handle: File,
+    /// A random number that all files of this store carry, so that one of another store is noticed.
+    id: u64,
+}
+
+/// The files of a store, by the numbers in their names, in ascending order.
+#[derive(Debug, Default)]
+pub(super) struct Files {
+    pub(super) logs: Vec<u64>,
+    pub(super) snapshots: Vec<u64>,
+}
+
+impl Directory {
+    /// Takes the directory for this process. Makes an empty store if there is none.
+    pub(super) fn open(path: &Path) -> Result<Directory, OpenError> {
+        create(path)?;
+        let io = |what| move |error| OpenError::Io(what, path.to_owned(), error);
+        let handle = File::open(path).map_err(io("open"))?;
+        match handle.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(OpenError::Locked(path.to_owned())),
+            Err(TryLockError::Error(error)) => return Err(io("lock")(error)),
+        }
+        let mut directory = Directory {
+            path: path.to_owned(),
+            handle,
+            id: 0,
+        };
+        directory.id = match directory.read_id()? {
+            Some(id) => id,
+            None => directory.found()?,
+        };
+        Ok(directory)
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(super) fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// The file of the log that begins with that batch.
+    pub(super) fn log(&self, number: u64) -> PathBuf {
+        self.path.join(format!("log-{number:020}"))
+    }
+
+    /// The snapshot that holds everything before that batch.
+    pub(super) fn snapshot(&self, number: u64) -> PathBuf {
+        self.path.join(format!("snapshot-{number:020}"))
+    }
+
+    /// A snapshot that is being written.
+    pub(super) fn new_snapshot(&self) -> PathBuf {
+        self.path.join("snapshot.new")
+    }
+
+    /// What is given up to make room, see [`super::reserve`].
+    pub(super) fn reserve(&self) -> PathBuf {
+        self.path.join("reserve")
+    }
+
+    /// Makes names that have been created, changed or removed survive a power cut.
+    pub(super) fn sync(&self) -> io::Result<()> {
+        self.handle.sync_all()
+    }
+
+    /// Which files there are.
+    pub(super) fn files(&self) -> io::Result<Files> {
+        let mut files = Files::default();
+        let number = |digits: &str| {
+            Some(digits)
+                .filter(|it| it.len() == 20)?
+                .parse::<u64>()
+                .ok()
+        };
+        for file in fs::read_dir(&self.path)? {
+            let name = file?.file_name();
+            let Some((name, digits)) = name.to_str().and_then(|name| name.split_once('-')) else {
+                continue;
+            };
+            match name {
+                "log" => files.logs.extend(number(digits)),
+                "snapshot" => files.snapshots.extend(number(digits)),
+                _ => {}
+            }
+        }
+        files.logs.sort_unstable();
+        files.snapshots.sort_unstable();
+        Ok(files)
+    }
+
+    /// The store's id, if there is a store of this version.
+    fn read_id(&self) -> Result<Option<u64>, OpenError> {
+        let path = self.path.join(FORMAT_FILE);
+        let found = match fs::read(&path) {
+            Ok(found) => String::from_utf8_lossy(&found).into_owned(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(OpenError::Io("read", path, error)),
+        };
+        let id = found.strip_prefix(FORMAT).and_then(|rest| {
+            let digits = rest.strip_prefix("\nid ")?.strip_suffix('\n')?;
+            u64::from_str_radix(digits, 16).ok()
+        });
+        // As it was written, to the letter.
+        if let Some(id) = id.filter(|id| found == format_text(*id)) {
+            return Ok(Some(id));
+        }
+        let found = found.lines().next().unwrap_or_default().to_owned();
+        Err(if FORMATS_BEFORE.contains(&&*found) {
+            OpenError::Outdated(path, found)
+        } else if found == FORMAT {
+            OpenError::Damaged(path, "it does not have its id")
+        } else {
+            OpenError::Format(path, found)
+        })
+    }
+
+    /// Makes a store without entries, and returns its id. May have been begun before: the file that says which format this is
+    /// comes last, and until it is there, nothing can have been stored.
+    fn found(&mut self) -> Result<u64, OpenError> {
+        let io = |what, path: PathBuf| move |error| OpenError::Io(what, path, error);
+        let missing = Err(OpenError::Damaged(
+            self.path.join(FORMAT_FILE),
+            "it is missing beside a store",
+        ));
+        let files = self.files().map_err(io("read", self.path.clone()))?;
+        let first = self.log(0);
+        let others = files.logs.iter().any(|number| *number != 0) || !files.snapshots.is_empty();
+        if others || self.path.join("store").exists() {
+            return missing;
+        }
+        if files.logs.contains(&0) {
+            let length = fs::metadata(&first)
+                .map_err(io("read", first.clone()))?
+                .len();
+            if length > log::HEADER {
+                return missing;
+            }
+        }
+        let mut id = [0; 8];
+        getrandom(&mut id, GetRandomFlags::empty())
+            .map_err(|error| io("find an id for", self.path.clone())(error.into()))?;
+        self.id = u64::from_le_bytes(id);
+        log::create(self, 0).map_err(io("write to", first))?;
+        let (draft, path) = (
+            self.path.join("threadkv.format.new"),
+            self.path.join(FORMAT_FILE),
+        );
+        let write = || {
+            let mut file = File::create(&draft)?;
+            file.write_all(format_text(self.id).as_bytes())?;
+            file.sync_all()?;
+            fs::rename(&draft, &path)?;
+            self.sync()
+        };
+        write().map_err(io("write to", path.clone()))?;
+        Ok(self.id)
+    }
+}
+
+fn format_text(id: u64) -> String {
+    format!("{FORMAT}\nid {id:016x}\n")
+}
+
+/// Creates a directory and those above it, if they are missing, so that they survive a power cut.
+fn create(path: &Path) -> Result<(), OpenError> {
+    let io = |what| move |error| OpenError::Io(what, path.to_owned(), error);
+    // A relative path of one part has an empty parent, which is the current directory.
+    let parent = match path.parent() {
+        Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
+        Some(parent) => parent,
+        None => return Ok(()),
+    };
+    match fs::create_dir(path) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            create(parent)?;
+            fs::create_dir(path).map_err(io("create"))?;
+        }
+        Err(_) if path.is_dir() => {}
+        Err(error) => return Err(io("create")(error)),
+    }
+    // Also where it was there already: whoever created it may have been killed before syncing.
+    match File::open(parent).and_then(|parent| parent.sync_all()) {
+        // It is not ours, and may not be readable.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+        result => result.map_err(io("sync the directory above")),
+    }
+}

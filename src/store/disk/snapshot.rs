@@ -1,0 +1,284 @@
+//! Snapshots: all entries as they were at one place in the log, in a file.
+//!
+//! A snapshot is a [`Tag::Snapshot`] frame, then blocks of entries in byte order of their keys, then a [`Tag::End`] with how many
+//! entries there are (8 bytes).
+
+use std::fs::{self, File};
+use std::io::{self, BufReader, Read, Write};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::super::Entry;
+use super::super::entries::Loader;
+use super::changes;
+use super::directory::{Directory, OpenError};
+use super::frame::{self, HEAD, Head, Tag};
+
+/// About how many bytes a block has, give or take an entry: enough for one read to be worth it, and few enough for all cores to
+/// have something to do.
+const BLOCK_BYTES: usize = 1 << 20;
+
+/// After so many bytes they are synced, so that the last sync, and those of the log meanwhile, do not take long.
+const SYNC_BYTES: u64 = 8 << 20;
+
+/// How often loading reports how far it is.
+const PROGRESS: Duration = Duration::from_secs(2);
+
+/// Writes a snapshot with everything before that batch of the log, and returns its length. It is whole and on disk when it gets
+/// its name. Where this fails, what was written is deleted.
+pub(super) fn write(
+    directory: &Directory,
+    number: u64,
+    entries: impl Iterator<Item = Entry>,
+) -> io::Result<u64> {
+    let draft = directory.new_snapshot();
+    let write = || {
+        let length = write_file(&draft, directory.id(), number, entries)?;
+        // A write that was cut short, or changed on its way, must show before what this replaces is deleted.
+        if !is_whole(&draft, directory.id(), number)? {
+            let how = "what was written is not what can be read";
+            return Err(io::Error::new(io::ErrorKind::InvalidData, how));
+        }
+        fs::rename(&draft, directory.snapshot(number))?;
+        directory.sync()?;
+        Ok(length)
+    };
+    write().inspect_err(|_| {
+        let _ = fs::remove_file(&draft); // it is deleted before the next one, and at the next start
+    })
+}
+
+fn write_file(
+    path: &Path,
+    id: u64,
+    number: u64,
+    entries: impl Iterator<Item = Entry>,
+) -> io::Result<u64> {
+    let mut file = File::create(path)?;
+    let (mut bytes, mut body) = (Vec::new(), Vec::new());
+    let (mut written, mut synced, mut blocks, mut count) = (0, 0, 0, 0_u64);
+    frame::append(&mut bytes, 0, id, (Tag::Snapshot, number), |_| {});
+    let mut entries = entries.fuse();
+    loop {
+        while body.len() < BLOCK_BYTES
+            && let Some(entry) = entries.next()
+        {
+            changes::encode_entry(&entry, &mut body);
+            count += 1;
+        }
+        let (frame, end) = match body.is_empty() {
+            false => ((Tag::Block, blocks), false),
+            true => ((Tag::End, blocks), true),
+        };
+        if end {
+            body.extend_from_slice(&count.to_le_bytes());
+        }
+        frame::append(&mut bytes, written, id, frame, |bytes| {
+            bytes.append(&mut body)
+        });
+        blocks += 1;
+        file.write_all(&bytes)?;
+        written += bytes.len() as u64;
+        bytes.clear();
+        if end {
+            break;
+        }
+        if written - synced >= SYNC_BYTES {
+            file.sync_data()?;
+            synced = written;
+        }
+    }
+    file.sync_all()?;
+    Ok(written)
+}
+
+/// Whether the file is a whole snapshot of that number. Reads all of it.
+fn is_whole(path: &Path, id: u64, number: u64) -> io::Result<bool> {
+    let mut file = BufReader::with_capacity(BLOCK_BYTES, File::open(path)?);
+    let length = file.get_ref().metadata()?.len();
+    let (mut at, mut stored, mut blocks) = (0, Vec::new(), None);
+    loop {
+        let start = frame::head_at(at);
+        let mut head = [0; HEAD];
+        file.seek_relative((start - at) as i64)?;
+        match file.read_exact(&mut head) {
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(false),
+            result => result?,
+        }
+        let Ok(head) = Head::read(&head, id) else {
+            return Ok(false);
+        };
+        at = head.end(start);
+        if at > length {
+            return Ok(false);
+        }
+        stored.resize(head.length as usize + 1, 0);
+        file.read_exact(&mut stored)?;
+        if !head.matches(&stored, id) {
+            return Ok(false);
+        }
+        match (head.tag, blocks) {
+            (Tag::Snapshot, None) if head.number == number => blocks = Some(0),
+            (Tag::Block, Some(block)) if head.number == block => blocks = Some(block + 1),
+            (Tag::End, Some(block)) => return Ok(head.number == block && at == length),
+            _ => return Ok(false),
+        }
+    }
+}
+
+/// Loads the snapshot with everything before that batch of the log; its blocks on as many threads as there are cores. Also returns
+/// its length.
+pub(super) fn read(directory: &Directory, number: u64) -> Result<(Loader, u64), OpenError> {
+    let path = directory.snapshot(number);
+    let io = |error| OpenError::Io("read", path.clone(), error);
+    let damaged = |how| OpenError::Damaged(path.clone(), how);
+    let file = File::open(&path).map_err(io)?;
+    let length = file.metadata().map_err(io)?.len();
+    let (blocks, end) = find_blocks(&file, length, directory.id(), number)
+        .map_err(io)?
+        .ok_or_else(|| damaged("it does not match its checksums, or is of another store"))?;
+    let read = Blocks {
+        file,
+        id: directory.id(),
+        blocks,
+        next: AtomicUsize::new(0),
+        stopped: AtomicBool::new(false),
+        reported: Mutex::new(Instant::now()),
+    };
+    let mut parts = read.read_all().map_err(io)?;
+    parts.sort_unstable_by_key(|(block, _)| *block);
+    let whole = parts.len() == read.blocks.len();
+    let count: usize = parts.iter().map(|(_, entries)| entries.len()).sum();
+    if !whole || end != count as u64 {
+        return Err(damaged("it does not match its checksums"));
+    }
+    let blocks = parts.into_iter().map(|(_, entries)| entries);
+    Ok((Loader::from_blocks(blocks), length))
+}
+
+/// Where blocks begin, and their heads.
+type Places = Vec<(u64, Head)>;
+
+/// Where the blocks of a snapshot are, and how many entries it says it has; `None` if it is damaged.
+fn find_blocks(
+    file: &File,
+    length: u64,
+    id: u64,
+    number: u64,
+) -> io::Result<Option<(Places, u64)>> {
+    let (mut blocks, mut at) = (Vec::new(), 0);
+    let mut begun = false;
+    loop {
+        let start = frame::head_at(at);
+        if start + HEAD as u64 > length {
+            return Ok(None);
+        }
+        let mut head = [0; HEAD];
+        file.read_exact_at(&mut head, start)?;
+        let Ok(head) = Head::read(&head, id) else {
+            return Ok(None);
+        };
+        at = head.end(start);
+        if at > length {
+            return Ok(None);
+        }
+        match head.tag {
+            Tag::Snapshot if !begun && head.number == number => begun = true,
+            Tag::Block if begun && head.number == blocks.len() as u64 => blocks.push((start, head)),
+            Tag::End if begun && head.number == blocks.len() as u64 && at == length => {
+                let count = read_body(file, id, start, &head)?;
+                let count = count.and_then(|body| Some(u64::from_le_bytes(body.try_into().ok()?)));
+                return Ok(count.map(|count| (blocks, count)));
+            }
+            _ => return Ok(None),
+        }
+    }
+}
+
+/// The body of a frame, `None` if it is damaged.
+fn read_body(file: &File, id: u64, start: u64, head: &Head) -> io::Result<Option<Vec<u8>>> {
+    let mut body = vec![0; head.length as usize + 1];
+    file.read_exact_at(&mut body, start + HEAD as u64)?;
+    if !head.matches(&body, id) {
+        return Ok(None);
+    }
+    body.pop();
+    frame::invert(&mut body);
+    Ok(Some(body))
+}
+
+/// The blocks of a snapshot, while they are read by several threads.
+struct Blocks {
+    file: File,
+    id: u64,
+    /// Where they are.
+    blocks: Places,
+    /// Which one is to be read next.
+    next: AtomicUsize,
+    /// Whether something is wrong.
+    stopped: AtomicBool,
+    /// When it was last logged how far this is.
+    reported: Mutex<Instant>,
+}
+
+/// Entries of blocks, with the numbers of these.
+type Parts = Vec<(usize, Vec<Entry>)>;
+
+impl Blocks {
+    /// All entries by their blocks, in no order; not all where something is damaged.
+    fn read_all(&self) -> io::Result<Parts> {
+        let threads = thread::available_parallelism().map_or(1, usize::from);
+        thread::scope(|scope| {
+            let threads = 1..threads.min(self.blocks.len());
+            let spawn = |_| thread::Builder::new().spawn_scoped(scope, || self.read_some());
+            // Those that there are threads for.
+            let others: Vec<_> = threads.flat_map(spawn).collect();
+            let mut parts = self.read_some()?;
+            for other in others {
+                // A panic of it is a panic here.
+                let some = other
+                    .join()
+                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+                parts.extend(some?);
+            }
+            Ok(parts)
+        })
+    }
+
+    /// Reads blocks until there is none left.
+    fn read_some(&self) -> io::Result<Parts> {
+        let mut parts = Vec::new();
+        while !self.stopped.load(Ordering::Relaxed) {
+            let block = self.next.fetch_add(1, Ordering::Relaxed);
+            let Some((start, head)) = self.blocks.get(block) else {
+                break;
+            };
+            let body = read_body(&self.file, self.id, *start, head);
+            let entries = body.map(|body| changes::read_entries(&body?));
+            match entries {
+                Ok(Some(entries)) => parts.push((block, entries)),
+                Ok(None) => self.stopped.store(true, Ordering::Relaxed),
+                Err(error) => {
+                    self.stopped.store(true, Ordering::Relaxed);
+                    return Err(error);
+                }
+            }
+            self.report(block);
+        }
+        Ok(parts)
+    }
+
+    fn report(&self, block: usize) {
+        let Ok(mut reported) = self.reported.try_lock() else {
+            return;
+        };
+        if reported.elapsed() >= PROGRESS {
+            *reported = Instant::now();
+            log::info!("loading: {block} of {} blocks so far", self.blocks.len());
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! The map as it was at one moment, read bit by bit while others go on to change it.
+//!
+//! Copying all entries at once would make everybody wait. Instead, whoever changes an entry keeps the old one for the reader, if
+//! the reader has not come to that key yet. That costs a write some 300 ns while there is a reader, and nothing otherwise.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::vec;
+
+use super::Entry;
+use super::Map;
+use super::entries::Entries;
+use super::entry::Record;
+use super::map;
+
+/// Goes through all entries that the map had when this was made, in byte order of their keys; also those that have expired.
+pub(super) struct Frozen {
+    map: Arc<Map>,
+    view: Arc<Mutex<View>>,
+    fetched: vec::IntoIter<Entry>,
+}
+
+impl Frozen {
+    /// The map as it is now.
+    pub(super) fn of(map: &Arc<Map>) -> Frozen {
+        Frozen {
+            map: Arc::clone(map),
+            view: map.add_view(),
+            fetched: Vec::new().into_iter(),
+        }
+    }
+}
+
+impl Iterator for Frozen {
+    type Item = Entry;
+
+    fn next(&mut self) -> Option<Entry> {
+        loop {
+            if let Some(entry) = self.fetched.next() {
+                return Some(entry);
+            }
+            let page = self.map.page_of_view(&self.view);
+            self.fetched = page?.into_iter();
+        }
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        self.map.remove_view(&self.view);
+        if let Some(all) = View::lock(&self.view).all.take() {
+            map::free_all(all);
+        }
+    }
+}
+
+/// How far a reader has come, and what has been changed before it got there. Locked only under the lock of the map.
+#[derive(Default)]
+pub(super) struct View {
+    /// The last key that the reader has come to.
+    passed: Option<Record>,
+    /// What keys behind that had when the view was made, if they have been changed since; `None` if they were not there.
+    old: BTreeMap<Record, Option<Entry>>,
+    /// All entries, if they have been removed at once since. They do not change any more.
+    all: Option<Arc<Entries>>,
+}
+
+impl View {
+    pub(super) fn lock(view: &Mutex<View>) -> MutexGuard<'_, View> {
+        // Nothing under this lock panics.
+        view.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes note of what a key had before a change.
+    pub(super) fn keep(&mut self, record: &Record, old: Option<&Entry>) {
+        if self.all.is_none()
+            && self.passed.as_ref() < Some(record)
+            && !self.old.contains_key(record)
+        {
+            self.old.insert(record.clone(), old.cloned());
+        }
+    }
+
+    /// Takes note of all entries before they are removed.
+    pub(super) fn keep_all(&mut self, all: &Arc<Entries>) {
+        self.all.get_or_insert_with(|| Arc::clone(all));
+    }
+
+    /// The next entries, after a look at `step` keys; `None` at the end. `current` are those that the map has now.
+    pub(super) fn page(&mut self, current: &Entries, step: usize) -> Option<Vec<Entry>> {
+        let all = self.all.clone();
+        let current = all.as_deref().unwrap_or(current);
+        let passed = self.passed.take();
+        let from = passed
+            .as_ref()
+            .map_or(Bound::Unbounded, |it| Bound::Excluded(it.key()));
+        let mut current = current.from(from).peekable();
+        let mut page = Vec::new();
+        let mut last = None::<Record>;
+        for _ in 0..step {
+            let next = current.peek().map(|entry| entry.record());
+            let changed = self.old.first_entry();
+            let (record, entry) = match (next, changed) {
+                (next, Some(changed)) if next.is_none_or(|next| changed.key() <= next) => {
+                    if next == Some(changed.key()) {
+                        current.next();
+                    }
+                    changed.remove_entry()
+                }
+                (Some(record), _) => (record.clone(), current.next().cloned()),
+                (None, _) => break,
+            };
+            page.extend(entry);
+            last = Some(record);
+        }
+        drop(current);
+        let more = last.is_some();
+        self.passed = last.or(passed);
+        more.then_some(page)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{Command, Key, Operation};
+
+    fn put(map: &Map, key: &str, value: &str) {
+        map.execute(Command::One(Operation::Put(Entry::of(key, value))));
+    }
+
+    fn delete(map: &Map, key: &str) {
+        let key = Key::try_from(key.as_bytes()).unwrap();
+        map.execute(Command::One(Operation::Delete { key }));
+    }
+
+    /// More than are read at once.
+    const KEYS: usize = 1000;
+
+    fn filled() -> (Arc<Map>, Vec<Entry>) {
+        let map = Arc::new(Map::new());
+        let entries: Vec<Entry> = (0..KEYS)
+            .map(|n| Entry::of(&format!("k{n:04}"), "old"))
+            .collect();
+        for entry in &entries {
+            map.execute(Command::One(Operation::Put(entry.clone())));
+        }
+        (map, entries)
+    }
+
+    /// Changes keys before, at and behind the place of a reader in every way there is.
+    fn change_everything(map: &Map) {
+        for n in 0..KEYS {
+            let key = format!("k{n:04}");
+            match n % 4 {
+                0 => put(map, &key, "new"),
+                1 => delete(map, &key),
+                2 => {
+                    delete(map, &key);
+                    put(map, &key, "newer");
+                }
+                _ => {
+                    put(map, &format!("{key}.new"), "new");
+                    put(map, &format!("{key}.gone"), "new");
+                    delete(map, &format!("{key}.gone"));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn it_is_the_map_as_it_was_whatever_is_changed_and_when() {
+        for read_before in [0, 1, 300, KEYS - 1, KEYS] {
+            let (map, expected) = filled();
+            let mut frozen = Frozen::of(&map);
+            let mut found: Vec<Entry> = frozen.by_ref().take(read_before).collect();
+            change_everything(&map);
+            found.extend(frozen.by_ref().take(100));
+            change_everything(&map);
+            found.extend(frozen.by_ref());
+            assert!(found == expected, "{read_before}");
+        }
+    }
+
+    #[test]
+    fn a_clear_takes_nothing_from_it_and_what_comes_behind_adds_nothing() {
+        for read_before in [0, 300, KEYS] {
+            let (map, expected) = filled();
+            let mut frozen = Frozen::of(&map);
+            let mut found: Vec<Entry> = frozen.by_ref().take(read_before).collect();
+            put(&map, "k0500", "new");
+            map.execute(Command::Clear);
+            change_everything(&map);
+            map.execute(Command::Clear);
+            found.extend(frozen.by_ref());
+            assert!(found == expected, "{read_before}");
+        }
+    }
+
+    #[test]
+    fn several_do_not_disturb_each_other_and_leave_nothing() {
+        let (map, expected) = filled();
+        let mut first = Frozen::of(&map);
+        assert_eq!(first.next().as_ref(), Some(&expected[0]));
+        change_everything(&map);
+        let second: Vec<Entry> = Frozen::of(&map).collect();
+        assert_eq!(second.len(), map.len());
+        assert!(first.by_ref().eq(expected.into_iter().skip(1)));
+        assert!(View::lock(&first.view).old.is_empty());
+        drop(first);
+        assert_eq!(map.views(), 0);
+    }
+}
