@@ -15,6 +15,7 @@ mod browser;
 mod connections;
 mod cors;
 mod damage;
+mod disk_soak;
 mod durability;
 mod fuzz;
 mod guard;
