@@ -1,6 +1,6 @@
 //! Random kills for long, half of them while the server starts: nothing that was answered is lost, and nothing is torn.
 //!
-//! `cargo test --test it -- disk_soak --ignored --nocapture`; `THREADKV_SOAK_KILLS` says how many kills (default 12000, some 20 minutes),
+//! `cargo test --test it -- disk_soak --ignored --nocapture`; `THREADKV_SOAK_KILLS` says how many kills (default 20000, some 20 minutes),
 //! `THREADKV_SEED` which ones.
 
 #![expect(
@@ -30,7 +30,7 @@ const BULK: usize = 5;
 #[test]
 #[ignore = "takes 20 minutes"]
 fn thousands_of_random_kills_take_back_nothing_that_was_answered() {
-    let kills = env::var("THREADKV_SOAK_KILLS").map_or(12_000, |it| it.parse().unwrap());
+    let kills = env::var("THREADKV_SOAK_KILLS").map_or(20_000, |it| it.parse().unwrap());
     run(kills);
 }
 
