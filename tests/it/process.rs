@@ -173,6 +173,17 @@ impl Server {
         self.seen.iter().any(|line| line.contains(text))
     }
 
+    /// Whether there has been a log line so far that contains `text`.
+    pub fn has_logged(&mut self, text: &str) -> bool {
+        self.seen.extend(self.log.try_iter());
+        self.has_seen(text)
+    }
+
+    /// Whether the process has ended.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
     /// A log line that has been waited for or passed over already.
     pub fn seen(&self, text: &str) -> &str {
         self.seen.iter().find(|line| line.contains(text)).unwrap()
