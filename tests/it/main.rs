@@ -21,6 +21,7 @@ mod cors;
 mod damage;
 mod disk_errors;
 mod disk_kills;
+mod disk_power;
 mod disk_soak;
 mod durability;
 mod fuzz;
