@@ -9,9 +9,9 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use hmac_sha256::Hash;
 use rustix::rand::{GetRandomFlags, getrandom};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -132,7 +132,7 @@ impl Tokens {
 
     /// The token that is this text. Takes the same time whatever the text is, for as many tokens as there are.
     pub fn find(&self, text: &[u8]) -> Option<&Token> {
-        let hash: [u8; 32] = Sha256::digest(text).into();
+        let hash = Hash::hash(text);
         let mut found = 0_u64; // counted from 1
         for (number, token) in (1..).zip(&self.tokens) {
             let same: Choice = token.hash.ct_eq(&hash);
@@ -172,7 +172,7 @@ pub fn create(path: &Path, new: NewToken) -> Result<String, TokenError> {
     let now = now.replace_nanosecond(0).unwrap_or(now);
     tokens.tokens.push(Token {
         name,
-        hash: Sha256::digest(token.as_bytes()).into(),
+        hash: Hash::hash(token.as_bytes()),
         created: now.format(&Rfc3339).unwrap_or_default(), // fails beyond the year 9999
         read_only: new.read_only,
         rate_limit: new.rate_limit,
@@ -273,7 +273,7 @@ mod tests {
     fn tokens(names: &[&str]) -> Tokens {
         let token = |name: &&str| Token {
             name: (*name).to_owned(),
-            hash: Sha256::digest(format!("secret of {name}")).into(),
+            hash: Hash::hash(format!("secret of {name}").as_bytes()),
             created: String::new(),
             read_only: false,
             rate_limit: None,

@@ -1,10 +1,5 @@
 //! Servers whose disk fails when it is told to: the real binary, with `tests/faults` loaded in front of the C library.
 
-#![allow(
-    dead_code,
-    reason = "what a power cut leaves is yet to be made from it"
-)]
-
 use std::env;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -80,8 +75,8 @@ fn library() -> PathBuf {
 
 /// Tries cases on a few threads. Fails when all have been tried, and says for which ones and why.
 pub fn try_all<T: Sync>(cases: &[T], name: impl Fn(&T) -> String + Sync, test: impl Fn(&T) + Sync) {
-    /// More than there are cores: a server that starts or syncs leaves them idle.
-    const THREADS: usize = 4;
+    /// More than there are cores: a server that starts, syncs, or waits before another try leaves them idle.
+    const THREADS: usize = 8;
     let next = AtomicUsize::new(0);
     let failures = Mutex::new(Vec::new());
     thread::scope(|scope| {

@@ -7,13 +7,11 @@ use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
 use std::{env, fmt};
 
-use proptest::collection::vec;
-use proptest::prelude::*;
-use proptest::sample::{Index, select};
-use proptest::test_runner::{Config, RngSeed, TestCaseError, TestRunner};
+use arbtest::arbitrary::{Result, Unstructured};
+use arbtest::arbtest;
 
 use crate::client::Client;
-use crate::process::{PATIENCE, Server};
+use crate::process::Server;
 use crate::usage::Usage;
 
 /// Requests as they should be; each `~` stands for what is too long to write down.
@@ -119,20 +117,6 @@ const NUMBERS: &[&str] = &[
 /// How long whatever must happen may take.
 const SOON: Duration = Duration::from_secs(15);
 
-/// A change of some bytes.
-#[derive(Clone, Debug)]
-enum Mutation {
-    Replace(Index, u8),
-    Insert(Index, &'static str),
-    /// In the place of one of the numbers.
-    Number(Index, &'static str),
-    /// Before one of the lines.
-    Line(Index, &'static str),
-    Repeat(Index, usize, usize),
-    Remove(Index, usize),
-    End(Index),
-}
-
 /// What a client sends, in pieces, and how it goes on then.
 #[derive(Clone)]
 struct Script {
@@ -151,83 +135,66 @@ impl fmt::Debug for Script {
     }
 }
 
-fn scripts() -> impl Strategy<Value = Vec<Script>> {
-    let mutation = prop_oneof![
-        (any::<Index>(), any::<u8>()).prop_map(|(at, byte)| Mutation::Replace(at, byte)),
-        (any::<Index>(), select(TOKENS)).prop_map(|(at, token)| Mutation::Insert(at, token)),
-        (any::<Index>(), select(NUMBERS)).prop_map(|(at, token)| Mutation::Number(at, token)),
-        (any::<Index>(), select(LINES)).prop_map(|(at, line)| Mutation::Line(at, line)),
-        (any::<Index>(), 1_usize..200, 1_usize..50)
-            .prop_map(|(at, length, times)| Mutation::Repeat(at, length, times)),
-        (any::<Index>(), 1_usize..20).prop_map(|(at, length)| Mutation::Remove(at, length)),
-        any::<Index>().prop_map(Mutation::End),
-    ];
-    let requests = vec(select(REQUESTS), 1..6);
-    let mangled = (requests, vec(mutation, 0..5)).prop_map(|(requests, mutations)| {
-        let long = "v".repeat(3000);
-        let mut bytes = requests.concat().replace('~', &long).into_bytes();
-        mutations.iter().for_each(|it| it.apply(&mut bytes));
-        bytes
-    });
-    let bytes = prop_oneof![12 => mangled, 1 => vec(any::<u8>(), 0..300)];
-    let script = (bytes, vec(any::<Index>(), 0..4), prop::bool::weighted(0.7)).prop_map(
-        |(bytes, cuts, stays)| Script {
-            pieces: cut(&bytes, &cuts),
-            stays,
-        },
-    );
-    vec(script, 1..20)
-}
-
-impl Mutation {
-    fn apply(&self, bytes: &mut Vec<u8>) {
-        let length = bytes.len();
-        match *self {
-            _ if length == 0 => {}
-            Mutation::Replace(at, byte) => bytes[at.index(length)] = byte,
-            Mutation::Insert(at, token) => {
-                let at = at.index(length);
-                bytes.splice(at..at, token.bytes());
-            }
-            Mutation::Number(at, number) => {
-                let is_digit = |at: usize| bytes.get(at).is_some_and(u8::is_ascii_digit);
-                let starts =
-                    (0..length).filter(|&at| is_digit(at) && (at == 0 || !is_digit(at - 1)));
-                let starts: Vec<usize> = starts.collect();
-                if !starts.is_empty() {
-                    let start = starts[at.index(starts.len())];
-                    let end = (start..).find(|&at| !is_digit(at)).unwrap_or(length);
-                    bytes.splice(start..end, number.bytes());
-                }
-            }
-            Mutation::Line(at, line) => {
-                let starts = (1..length).filter(|&at| bytes[at - 1] == b'\n');
-                let starts: Vec<usize> = [0].into_iter().chain(starts).collect();
-                let start = starts[at.index(starts.len())];
-                bytes.splice(start..start, format!("{line}\r\n").into_bytes());
-            }
-            Mutation::Repeat(at, part, times) => {
-                let at = at.index(length);
-                let part = bytes[at..length.min(at + part)].repeat(times);
-                bytes.splice(at..at, part);
-            }
-            Mutation::Remove(at, part) => {
-                let at = at.index(length);
-                bytes.drain(at..length.min(at + part));
-            }
-            Mutation::End(at) => bytes.truncate(at.index(length)),
+fn script(u: &mut Unstructured<'_>) -> Result<Script> {
+    let mut bytes = Vec::new();
+    if u.ratio(1, 13)? {
+        let length = u.int_in_range(0..=300)?.min(u.len());
+        bytes.extend(u.bytes(length)?);
+    } else {
+        for _ in 0..u.int_in_range(1..=5)? {
+            bytes.extend(u.choose(REQUESTS)?.replace('~', &"v".repeat(3000)).bytes());
+        }
+        for _ in 0..u.int_in_range(0..=4)? {
+            mangle(u, &mut bytes)?;
         }
     }
+    let mut pieces = Vec::new();
+    for _ in 0..u.int_in_range(0..=3)? {
+        let cut = u.int_in_range(0..=bytes.len())?;
+        pieces.push(bytes.drain(..cut).collect());
+    }
+    pieces.push(bytes);
+    let stays = u.ratio(7, 10)?;
+    Ok(Script { pieces, stays })
 }
 
-/// Cuts bytes into pieces, in order.
-fn cut(bytes: &[u8], cuts: &[Index]) -> Vec<Vec<u8>> {
-    let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(bytes.len() + 1)).collect();
-    cuts.sort_unstable();
-    cuts.push(bytes.len());
-    let mut start = 0;
-    let piece = |end| bytes[std::mem::replace(&mut start, end)..end].to_vec();
-    cuts.into_iter().map(piece).collect()
+/// Changes something.
+fn mangle(u: &mut Unstructured<'_>, bytes: &mut Vec<u8>) -> Result<()> {
+    let length = bytes.len();
+    if length == 0 {
+        return Ok(());
+    }
+    let at = u.choose_index(length)?;
+    match u.int_in_range(0..=6)? {
+        0 => bytes[at] = u.arbitrary()?,
+        1 => drop(bytes.splice(at..at, u.choose(TOKENS)?.bytes())),
+        // In the place of one of the numbers.
+        2 => {
+            let is_digit = |at: usize| bytes.get(at).is_some_and(u8::is_ascii_digit);
+            let starts = (0..length).filter(|&at| is_digit(at) && (at == 0 || !is_digit(at - 1)));
+            let starts: Vec<usize> = starts.collect();
+            if !starts.is_empty() {
+                let start = *u.choose(&starts)?;
+                let end = (start..).find(|&at| !is_digit(at)).unwrap_or(length);
+                bytes.splice(start..end, u.choose(NUMBERS)?.bytes());
+            }
+        }
+        // Before one of the lines.
+        3 => {
+            let starts = (0..length).filter(|&at| at == 0 || bytes[at - 1] == b'\n');
+            let start = *u.choose(&starts.collect::<Vec<usize>>())?;
+            let line = format!("{}\r\n", u.choose(LINES)?);
+            bytes.splice(start..start, line.bytes());
+        }
+        4 => {
+            let end = length.min(at + u.int_in_range(1..=199)?);
+            let part = bytes[at..end].repeat(u.int_in_range(1..=49)?);
+            bytes.splice(at..at, part);
+        }
+        5 => drop(bytes.drain(at..length.min(at + u.int_in_range(1..=19)?))),
+        _ => bytes.truncate(at),
+    }
+    Ok(())
 }
 
 impl Script {
@@ -278,7 +245,7 @@ impl Target {
     }
 
     /// Has all scripts played at the same time, and looks what has become of the server.
-    fn play(&mut self, scripts: &[Script]) -> Result<(), String> {
+    fn play(&mut self, scripts: &[Script]) -> std::result::Result<(), String> {
         let connect = |_: &Script| TcpStream::connect(self.server.address);
         let streams: Result<Vec<TcpStream>, _> = scripts.iter().map(connect).collect();
         let streams = streams.map_err(|error| format!("connecting: {error}"))?;
@@ -410,37 +377,36 @@ fn after_answer(bytes: &[u8]) -> Option<&[u8]> {
     }
 }
 
-/// So many cases; the shortest that fails, as far as it can be found in that time, is reported.
-fn run(target: &RefCell<Option<Target>>, seed: u64, cases: u32, tame: bool, shrinking: Duration) {
-    let config = Config {
-        cases,
-        rng_seed: RngSeed::Fixed(seed),
-        max_shrink_iters: 400,
-        max_shrink_time: shrinking.as_millis() as u32,
-        failure_persistence: None,
-        ..Config::default()
-    };
+/// So many cases. One that fails names its seed: `.minimize()` behind it looks for a short one.
+fn run(target: &RefCell<Option<Target>>, seed: u64, cases: u64, tame: bool) {
+    /// How much chance there is to a case, in bytes.
+    const SIZE: u64 = 1000;
     let wild = |script: &Script| {
         script.is_absurd() || script.contains("http/2.0") || script.contains("http/3.0")
     };
-    let play = |mut scripts: Vec<Script>| {
-        if tame {
-            scripts.retain(|script| !wild(script));
-        }
-        // After a failure, a new one.
-        let mut current = target.take().unwrap_or_else(Target::start);
-        current.play(&scripts).map_err(TestCaseError::fail)?;
-        target.replace(Some(current));
-        Ok(())
-    };
-    TestRunner::new(config)
-        .run(&scripts(), play)
-        .unwrap_or_else(|failure| panic!("with seed {seed}: {failure}"));
+    for case in seed..seed + cases {
+        arbtest(|u| {
+            let mut scripts = Vec::new();
+            for _ in 0..u.int_in_range(1..=19)? {
+                scripts.push(script(u)?);
+            }
+            if tame {
+                scripts.retain(|script| !wild(script));
+            }
+            // After a failure, a new one.
+            let mut current = target.take().unwrap_or_else(Target::start);
+            let played = current.play(&scripts);
+            played.unwrap_or_else(|failure| panic!("{failure}: {scripts:?}"));
+            target.replace(Some(current));
+            Ok(())
+        })
+        .seed((case << 32) | SIZE);
+    }
 }
 
 #[test]
 fn whatever_bytes_come_the_server_stays_what_it_was() {
-    run(&RefCell::new(None), 6, 1000, false, PATIENCE);
+    run(&RefCell::new(None), 6_000, 1000, false);
 }
 
 /// For THREADKV_FUZZ_SECONDS (1800), from THREADKV_FUZZ_SEED (the clock) on. With THREADKV_FUZZ_TAME, without what is
@@ -457,8 +423,8 @@ fn whatever_bytes_come_for_long_the_server_stays_what_it_was() {
     let (target, started) = (RefCell::new(None), Instant::now());
     let mut reported = started;
     while started.elapsed() < time {
-        run(&target, seed, 200, tame, 10 * PATIENCE);
-        seed += 1;
+        run(&target, seed, 200, tame);
+        seed += 200;
         if reported.elapsed() > Duration::from_secs(30)
             && let Some(target) = &*target.borrow()
         {

@@ -10,7 +10,7 @@ use crate::client::Client;
 use crate::process::{Server, wait_for};
 
 /// How much later than its time a connection may be closed, on a slow day.
-const LATE: Duration = Duration::from_secs(5);
+const LATE: Duration = Duration::from_secs(20);
 
 /// Waits for the end of a connection, and checks when it came.
 #[track_caller]

@@ -1,10 +1,5 @@
 //! Lives of servers: processes that a script asks for something, on disks that may fail.
 
-#![allow(
-    dead_code,
-    reason = "what a power cut leaves is yet to be made from it"
-)]
-
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -295,6 +290,7 @@ fn play(scenario: &Scenario, faults: &Faults) -> (Vec<(PathBuf, Vec<u8>)>, Known
 /// All files below a directory, with their paths relative to it.
 pub fn files(directory: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     let (mut found, mut directories) = (Vec::new(), vec![directory.to_owned()]);
+    directories.retain(|directory| directory.exists());
     while let Some(next) = directories.pop() {
         for entry in fs::read_dir(next).unwrap() {
             let path = entry.unwrap().path();

@@ -7,6 +7,7 @@ mod description;
 mod directory;
 mod faults;
 mod lives;
+mod lossy_disk;
 mod page;
 mod process;
 mod script;

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
+use std::time::Duration;
 
-use proptest::prelude::*;
-use proptest::sample::select;
-use proptest::test_runner::{Config, TestRunner};
+use arbtest::arbitrary::{Result, Unstructured};
+use arbtest::arbtest;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
@@ -60,53 +60,74 @@ enum Step {
 /// A value in JSON, and a time to live.
 type Item = (String, Option<u64>);
 
-fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let key = || select(KEYS);
-    let keys = || prop::collection::vec(key(), 1..6);
-    let ttl = || select(TTLS);
-    // Some beyond the sizes at which bodies and answers take other ways.
-    let large = prop_oneof![Just(2_000), Just(20_000), Just(100_000)];
-    let value = prop_oneof![
-        8 => select(VALUES).prop_map(str::to_owned),
-        1 => large.prop_map(|bytes: usize| format!("\"{}\"", "é\\n".repeat(bytes / 4))),
-    ];
-    let item = (value, prop::option::of(ttl()));
-    let text = prop_oneof![8 => "[a-z0-9\"\\\\{é]{1,9}", 1 => Just("v".repeat(50_000))];
-    let step = prop_oneof![
-        3 => (key(), text).prop_map(|(key, text)| Step::PlainPut(key, text)),
-        2 => key().prop_map(Step::PlainGet),
-        1 => key().prop_map(Step::PlainDelete),
-        1 => Just(Step::Clear),
-        4 => (key(), item.clone()).prop_map(|(key, item)| Step::Put(key, item)),
-        3 => key().prop_map(Step::Get),
-        1 => key().prop_map(Step::Delete),
-        2 => (key(), ttl()).prop_map(|(key, ttl)| Step::Touch(key, ttl)),
-        2 => key().prop_map(Step::Ttl),
-        3 => prop::collection::vec((key(), item), 1..6).prop_map(Step::BulkPut),
-        2 => keys().prop_map(Step::BulkGet),
-        2 => keys().prop_map(Step::BulkDelete),
-        2 => prop::collection::vec((key(), ttl()), 1..6).prop_map(Step::BulkTouch),
-        3 => (prop::option::of(select(&["a", "a.", "b", "x"][..])), prop::option::of(key()), prop::option::of(1_usize..5))
-            .prop_map(|(prefix, after, limit)| Step::List { prefix, after, limit }),
-        1 => Just(Step::Restart),
-        1 => Just(Step::Crash),
-    ];
-    prop::collection::vec(step, 1..80)
+fn step(u: &mut Unstructured<'_>) -> Result<Step> {
+    let key = *u.choose(KEYS)?;
+    Ok(match u.int_in_range(0..=32)? {
+        0..=2 => Step::PlainPut(key, text(u)?),
+        3..=4 => Step::PlainGet(key),
+        5 => Step::PlainDelete(key),
+        6 => Step::Clear,
+        7..=10 => Step::Put(key, item(u)?),
+        11..=13 => Step::Get(key),
+        14 => Step::Delete(key),
+        15..=16 => Step::Touch(key, *u.choose(TTLS)?),
+        17..=18 => Step::Ttl(key),
+        19..=21 => Step::BulkPut(some(u, |u| Ok((*u.choose(KEYS)?, item(u)?)))?),
+        22..=23 => Step::BulkGet(some(u, |u| Ok(*u.choose(KEYS)?))?),
+        24..=25 => Step::BulkDelete(some(u, |u| Ok(*u.choose(KEYS)?))?),
+        26..=27 => Step::BulkTouch(some(u, |u| Ok((*u.choose(KEYS)?, *u.choose(TTLS)?)))?),
+        28..=30 => Step::List {
+            prefix: *u.choose(&[None, Some("a"), Some("a."), Some("b"), Some("x")])?,
+            after: u.ratio(1, 2)?.then_some(key),
+            limit: *u.choose(&[None, Some(1), Some(2), Some(4)])?,
+        },
+        31 => Step::Restart,
+        _ => Step::Crash,
+    })
 }
 
+/// One to five of them.
+fn some<T>(
+    u: &mut Unstructured<'_>,
+    mut one: impl FnMut(&mut Unstructured<'_>) -> Result<T>,
+) -> Result<Vec<T>> {
+    (0..u.int_in_range(1..=5)?).map(|_| one(u)).collect()
+}
+
+fn text(u: &mut Unstructured<'_>) -> Result<String> {
+    if u.ratio(1, 9)? {
+        return Ok("v".repeat(50_000));
+    }
+    let letters = ["a", "z", "0", "9", "\"", "\\", "{", "é"];
+    Ok(some(u, |u| Ok(*u.choose(&letters)?))?.concat())
+}
+
+fn item(u: &mut Unstructured<'_>) -> Result<Item> {
+    let value = if u.ratio(1, 9)? {
+        // Some beyond the sizes at which bodies and answers take other ways.
+        let bytes = *u.choose(&[2_000, 20_000, 100_000])?;
+        format!("\"{}\"", "é\\n".repeat(bytes / 4))
+    } else {
+        (*u.choose(VALUES)?).to_owned()
+    };
+    let ttl = *u.choose(TTLS)?;
+    Ok((value, u.ratio(1, 2)?.then_some(ttl)))
+}
+
+/// One that fails names a seed: `.seed(..)` behind `arbtest(..)` runs it again, `.minimize()` behind that makes it short.
 #[test]
 fn random_commands_do_what_they_would_do_to_a_map() {
-    let config = Config {
-        cases: 12,
-        max_shrink_iters: 300,
-        failure_persistence: None,
-        ..Config::default()
-    };
-    let run = |steps: Vec<Step>| {
+    arbtest(|u| {
+        let mut steps = Vec::new();
+        while !u.is_empty() {
+            steps.push(step(u)?);
+        }
         Run::new().follow(&steps);
         Ok(())
-    };
-    TestRunner::new(config).run(&steps(), run).unwrap();
+    })
+    .size_min(100)
+    .size_max(800)
+    .budget(Duration::from_secs(5));
 }
 
 /// What is under a key: the value in JSON, and its time to live.

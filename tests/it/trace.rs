@@ -1,10 +1,5 @@
 //! The history of a directory, as `tests/faults/trace.rs` writes it down.
 
-#![allow(
-    dead_code,
-    reason = "what a power cut leaves is yet to be made from it"
-)]
-
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
