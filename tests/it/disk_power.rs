@@ -299,6 +299,21 @@ fn a_power_cut_does_not_bring_back_what_a_full_disk_refused() {
     }
 }
 
+/// The first process is killed between a write to the log and its sync. What the next one shows from it is on disk.
+#[test]
+fn a_power_cut_takes_back_nothing_that_a_client_has_read() {
+    let calls = trace_of(&scenarios("sync")[0]);
+    let changes: Vec<&Call> = calls.iter().filter(|call| call.changes()).collect();
+    let is_sync_of_batch = |&at: &usize| {
+        let batch = changes[at - 1];
+        changes[at].syncs() && batch.writes() && batch.is_of_log()
+    };
+    let syncs: Vec<usize> = (1..changes.len()).filter(is_sync_of_batch).collect();
+    for sync in [syncs[syncs.len() / 3], syncs[syncs.len() / 2]] {
+        cut_after_kill("sync", &format!("kill@{sync}"), 1, 1);
+    }
+}
+
 #[test]
 fn a_power_cut_after_a_kill_takes_back_nothing_that_a_client_has_seen() {
     for mode in ["sync", "os"] {

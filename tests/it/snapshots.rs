@@ -1,13 +1,14 @@
 //! The log gets long and is replaced by a snapshot, while writes go on: nothing is lost by that, whenever it is cut short.
 
-use std::fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
+use std::{fs, io};
 
 use crate::client::Client;
 use crate::directory::Directory;
+use crate::faults::Faults;
 use crate::process::{Server, wait_for};
 
 /// Few of these make a long log.
@@ -104,4 +105,41 @@ fn a_clear_gives_back_its_space() {
     let server = Server::start(&["--working-dir", directory.path_str()]);
     server.get("/kv/stays").expect(200, "v");
     server.get("/kv/key0").expect(404, "key not found\n");
+}
+
+#[test]
+fn snapshots_that_fail_show_in_health_and_one_that_succeeds_gives_back_the_log() {
+    let (watched, elsewhere) = (Directory::new(), Directory::new());
+    let gate = elsewhere.path().join("it-lasts");
+    // No other file is given its name like this.
+    let faults = Faults {
+        calls: "rename".to_owned(),
+        gate: Some(gate.clone()),
+        ..Faults::plan("28@0+1000000")
+    };
+    let options = ["--durability", "os", "--snapshot-after", "20000"];
+    let mut server = Server::try_spawn(faults.server(watched.path(), &options)).unwrap();
+    fs::write(&gate, "").unwrap();
+    for n in 0..40 {
+        server.put("/kv/key", value(n)).expect(200, "");
+    }
+    let problem = || server.get("/api/v1/health").json()["problem"].clone();
+    wait_for("the problem to show", || {
+        problem().as_str().map(str::to_owned)
+    });
+    assert_eq!(server.get("/api/v1/health").status, 503);
+    let names = || {
+        let files = fs::read_dir(watched.path().join("data")).unwrap();
+        let name = |file: io::Result<fs::DirEntry>| file.unwrap().file_name().into_string();
+        files.map(|file| name(file).unwrap()).collect::<Vec<_>>()
+    };
+    fs::remove_file(&gate).unwrap();
+    wait_for("a snapshot", || problem().is_null().then_some(()));
+    wait_for("the log before it to go", || {
+        let names = names();
+        let of = |kind: &str| names.iter().filter(|name| name.starts_with(kind)).count();
+        (of("log-") == 1 && of("snapshot") == 1).then_some(())
+    });
+    server.wait_for_log("another try in");
+    server.get("/kv/key").expect(200, &value(39));
 }
