@@ -31,9 +31,12 @@
 )]
 
 pub mod api;
+#[cfg(feature = "armour")]
+pub mod armour;
 pub mod logging;
 pub mod memory;
 pub mod options;
+pub mod origin;
 pub mod rate;
 pub mod server;
 pub mod store;

@@ -22,15 +22,12 @@ use signal_hook::low_level::signal_name;
 use threadkv::api::{About, Admitted, Api, Auth, Limits};
 use threadkv::memory;
 use threadkv::options::{self, Config, Invocation, TokenCommand};
-use threadkv::server::{self, AcceptEnded, Monitor, Parts, Pool, Server, contain_panic};
+use threadkv::server::{self, Door, Monitor, Parts, Pool, Server};
 use threadkv::store::{Answer, Store};
 use threadkv::tokens::{self, Token, Tokens};
 
 /// How long requests under way may take to finish once the server has been told to stop (contract, "Command line").
 const DRAIN_TIME: Duration = Duration::from_secs(15);
-
-/// Answers of a batch that one worker writes. Several share a larger batch.
-const ANSWERS_A_TASK: usize = 16;
 
 fn main() -> ExitCode {
     let result = match options::parse(env::args_os().skip(1)) {
@@ -76,18 +73,9 @@ fn manage_tokens(file: &Path, command: TokenCommand) -> Result<(), String> {
 /// Serves until a signal says to stop. An error is one line: the culprit and the remedy.
 fn serve(config: Config) -> Result<(), String> {
     threadkv::logging::init(config.log_level).map_err(|error| format!("cannot log: {error}"))?;
-    server::prefer_throughput();
-    let accept_ended = AcceptEnded::new();
-    server::report_panics(accept_ended.0.clone());
-
-    let most = server::most_connections(server::raise_descriptor_limit());
-    let max_connections = config.max_connections.unwrap_or(most);
-    if max_connections > most {
-        return Err(format!(
-            "--max-connections {max_connections}: the limits on open files and threads allow {most}; \
-             raise them (ulimit -Hn, ulimit -Hu) or ask for fewer"
-        ));
-    }
+    server::log_panics();
+    let monitor = Arc::new(Monitor::default());
+    let (door, connections) = door(&config, &monitor)?;
     let socket = server::bind(config.address).map_err(|error| {
         format!(
             "cannot listen on {}: {error}; choose another --host or --port",
@@ -103,9 +91,7 @@ fn serve(config: Config) -> Result<(), String> {
     let serving = Arc::new(AtomicBool::new(false));
     let stop = watch_signals(Arc::clone(&serving))?;
     let (pool, tasks) = Pool::new();
-    // This and what answers requests live as long as the process: nobody has to count who still uses them.
-    let store: &'static Store = Box::leak(Box::new(open_store(&config, pool.clone())?));
-    let monitor = Arc::new(Monitor::default());
+    let store = Arc::new(open_store(&config, pool.clone())?);
     let limits = Limits {
         value_bytes: config.max_value_bytes,
         batch: config.max_batch,
@@ -124,16 +110,14 @@ fn serve(config: Config) -> Result<(), String> {
         started: Instant::now(),
         monitor: Arc::clone(&monitor),
     };
-    let api: &'static Api = Box::leak(Box::new(Api::new(store, limits, admitted, about)));
+    let api = Arc::new(Api::new(Arc::clone(&store), limits, admitted, about));
     let parts = Parts {
         socket,
         workers: config.workers,
-        max_connections,
-        patience: config.patience,
+        door,
         service: Box::new(api),
         monitor,
         pool: (pool, tasks),
-        accept_ended,
     };
     let no_thread = |error: io::Error| format!("cannot start a thread: {error}");
     memory::start().map_err(no_thread)?;
@@ -145,7 +129,7 @@ fn serve(config: Config) -> Result<(), String> {
         None => "in memory".to_owned(),
     };
     log::info!(
-        "threadkv {version} listening on {address}: {mode}, {workers} workers, {max_connections} connections"
+        "threadkv {version} listening on {address}: {mode}, {workers} workers, {connections}"
     );
 
     let signal = stop.recv().unwrap_or(SIGTERM);
@@ -160,6 +144,41 @@ fn serve(config: Config) -> Result<(), String> {
         .map_err(|error| format!("the end was not clean: {error}"))?;
     log::info!("drained in {:.1?}, bye", started.elapsed());
     Ok(())
+}
+
+/// The door of the server, and how many connections it lets in.
+#[cfg(feature = "armour")]
+fn door(config: &Config, monitor: &Arc<Monitor>) -> Result<(Arc<dyn Door>, String), String> {
+    use threadkv::armour::{self, Armour};
+    armour::prefer_throughput();
+    if let Err(reason) = armour::check() {
+        let remedy = "serve on a loopback address only, behind a proxy";
+        if !config.address.ip().is_loopback() {
+            return Err(format!(
+                "not protected against hostile clients: {reason}; {remedy}"
+            ));
+        }
+        log::warn!(
+            "not protected against hostile clients, timeouts and limits on connections do not hold: {reason}"
+        );
+    }
+    let most = armour::most_connections(armour::raise_descriptor_limit());
+    let connections = config.max_connections.unwrap_or(most);
+    if connections > most {
+        return Err(format!(
+            "--max-connections {connections}: the limits on open files and threads allow {most}; \
+             raise them (ulimit -Hn, ulimit -Hu) or ask for fewer"
+        ));
+    }
+    let door = Armour::new(connections, config.timeouts, Arc::clone(monitor));
+    Ok((Arc::new(door), format!("{connections} connections")))
+}
+
+/// The same without the armour: all clients are trusted.
+#[cfg(not(feature = "armour"))]
+fn door(_: &Config, _: &Arc<Monitor>) -> Result<(Arc<dyn Door>, String), String> {
+    log::warn!("built without armour: timeouts and limits on connections do not hold");
+    Ok((Arc::new(server::Plain), "any number of connections".into()))
 }
 
 /// Has the first signal that asks to stop sent to the receiver. The second one ends the process at once, and while
@@ -191,16 +210,7 @@ fn open_store(config: &Config, pool: Pool) -> Result<Store, String> {
     let Some(directory) = &config.working_dir else {
         return Store::in_memory().map_err(|error| format!("cannot start a thread: {error}"));
     };
-    let deliver = move |answers: Vec<Answer>| {
-        let mut answers = answers.into_iter();
-        while answers.len() > 0 {
-            let some: Vec<Answer> = answers.by_ref().take(ANSWERS_A_TASK).collect();
-            pool.resume(move || {
-                some.into_iter()
-                    .for_each(|answer| contain_panic(|| answer.deliver()))
-            });
-        }
-    };
+    let deliver = move |answers| pool.resume_all(answers, Answer::deliver);
     Store::open(directory, config.durability, config.snapshot_after, deliver)
         .map_err(|error| error.to_string())
 }

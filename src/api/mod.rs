@@ -16,12 +16,12 @@ use std::time::Instant;
 
 use percent_encoding::percent_decode_str;
 
+use crate::origin::Origin;
 use crate::rate::Rate;
 use crate::server::{Admission, Fault, Head, Headers, Monitor, Response, Service};
 use crate::store::{Key, KeyError, Store};
 
 pub use auth::Auth;
-pub use cors::Origin;
 
 use auth::{Access, Denied};
 use cors::Cors;
@@ -34,7 +34,7 @@ const RETRY_AFTER: &str = "5";
 
 /// Both HTTP APIs over a store.
 pub struct Api {
-    store: &'static Store,
+    store: Arc<Store>,
     limits: Limits,
     /// Without it, everybody is let in.
     auth: Option<Arc<Auth>>,
@@ -77,7 +77,7 @@ pub struct About {
 
 impl Api {
     /// Serves `store`, within `limits`, to those who are admitted.
-    pub fn new(store: &'static Store, limits: Limits, admitted: Admitted, about: About) -> Api {
+    pub fn new(store: Arc<Store>, limits: Limits, admitted: Admitted, about: About) -> Api {
         Api {
             store,
             limits,
@@ -122,7 +122,7 @@ impl Api {
     }
 }
 
-impl Service for &'static Api {
+impl Service for Arc<Api> {
     fn headers(&self, head: Head<'_>) -> Headers {
         self.cors.headers(head)
     }

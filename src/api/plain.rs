@@ -1,5 +1,7 @@
 //! The plain-text API that `lsfr` tests: `/kv/{key}` and `/clear`.
 
+use std::sync::Arc;
+
 use super::auth::Denied;
 use super::route::Miss;
 use super::{Api, RETRY_AFTER};
@@ -23,11 +25,11 @@ pub(super) enum Endpoint {
 
 /// What is to be done for a request to this API.
 pub(super) fn admit(
-    api: &'static Api,
+    api: &Api,
     endpoint: Endpoint,
     key_in_path: &str,
 ) -> Result<Admission, Response> {
-    let store = api.store;
+    let store = Arc::clone(&api.store);
     let limit = api.limits.value_bytes;
     Ok(match endpoint {
         Endpoint::Get => {
@@ -43,7 +45,7 @@ pub(super) fn admit(
             let key = parse_key(key_in_path)?;
             Admission::new(limit, move |mut call| {
                 match parse_entry(&key, &call.take_body()) {
-                    Ok(entry) => write(store, Command::One(Operation::Put(entry)), call),
+                    Ok(entry) => write(&store, Command::One(Operation::Put(entry)), call),
                     Err(refusal) => call.answer(refusal),
                 }
             })
@@ -51,10 +53,10 @@ pub(super) fn admit(
         Endpoint::Delete => {
             let key = parse_key(key_in_path)?;
             Admission::new(limit, move |call| {
-                write(store, Command::One(Operation::Delete { key }), call)
+                write(&store, Command::One(Operation::Delete { key }), call)
             })
         }
-        Endpoint::Clear => Admission::new(limit, move |call| write(store, Command::Clear, call)),
+        Endpoint::Clear => Admission::new(limit, move |call| write(&store, Command::Clear, call)),
     })
 }
 

@@ -11,10 +11,10 @@ use std::time::Duration;
 use argh::FromArgs;
 use log::LevelFilter;
 
-use crate::api::Origin;
+use crate::origin::Origin;
 use crate::rate::Rate;
-use crate::server::Patience;
-use crate::store::Durability;
+use crate::server::Timeouts;
+use crate::store::{Durability, MAX_OPERATIONS};
 use crate::tokens::NewToken;
 
 mod args;
@@ -26,9 +26,6 @@ const MAX_WORKERS: usize = 256;
 
 /// The largest value that can be asked for: 1 GiB. Values live in memory, and each upload needs its size once more.
 const MAX_MAX_VALUE_BYTES: u64 = 1 << 30;
-
-/// The largest bulk request that can be asked for: readers wait while it is applied, about a microsecond an item.
-pub const MAX_MAX_BATCH: usize = 100_000;
 
 /// The shortest and the longest log that can be asked for, in bytes: 4 KiB and 1 TiB.
 const MIN_SNAPSHOT_AFTER: u64 = 4 << 10;
@@ -78,7 +75,7 @@ pub struct Config {
     /// Connections open at once; `None` for as many as the machine allows.
     pub max_connections: Option<usize>,
     /// How long clients may take.
-    pub patience: Patience,
+    pub timeouts: Timeouts,
     /// The largest value, in bytes.
     pub max_value_bytes: u64,
     /// The most items of a bulk request.
@@ -147,7 +144,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation
             .max_connections
             .map(|n| number("--max-connections", &n, 1..=usize::MAX))
             .transpose()?,
-        patience: Patience {
+        timeouts: Timeouts {
             idle: seconds("--idle-timeout", &args.idle_timeout)?,
             head: seconds("--head-timeout", &args.head_timeout)?,
             transfer: seconds("--transfer-timeout", &args.transfer_timeout)?,
@@ -158,7 +155,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation
             &args.max_value_bytes,
             1..=MAX_MAX_VALUE_BYTES,
         )?,
-        max_batch: number("--max-batch", &args.max_batch, 1..=MAX_MAX_BATCH)?,
+        max_batch: number("--max-batch", &args.max_batch, 1..=MAX_OPERATIONS)?,
         rate_limit: rate(args.rate_limit)?,
         cors_origins: args
             .cors_origin
@@ -284,7 +281,7 @@ mod tests {
         assert_eq!(config.durability, Durability::Sync);
         assert!(config.workers >= 2);
         assert_eq!(config.max_connections, None);
-        assert_eq!(config.patience, Patience::default());
+        assert_eq!(config.timeouts, Timeouts::default());
         assert_eq!(config.max_value_bytes, 10_485_760);
         assert_eq!(config.max_batch, 500);
         assert_eq!(config.log_level, LevelFilter::Info);
@@ -333,13 +330,13 @@ mod tests {
         assert_eq!(config.max_connections, Some(10));
         assert_eq!(config.durability, Durability::Os);
         assert_eq!(config.max_value_bytes, 5);
-        let patience = Patience {
+        let timeouts = Timeouts {
             idle: Duration::from_secs(1),
             head: Duration::from_secs(2),
             transfer: Duration::from_secs(86_400),
             min_rate: 0,
         };
-        assert_eq!(config.patience, patience);
+        assert_eq!(config.timeouts, timeouts);
         assert_eq!(config.max_batch, 7);
         assert_eq!(config.rate_limit.unwrap().to_string(), "100/m");
         assert_eq!(config.cors_origins.len(), 2);

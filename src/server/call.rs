@@ -1,58 +1,101 @@
 //! A request together with the duty to answer it.
 
 use std::fmt;
-use std::io;
+use std::io::{self, Read};
 use std::mem;
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
 use log::Level;
 use tiny_http::Request;
 
-use super::connections::Client;
+use super::door::{Connection, Outgoing};
+use super::message::Message;
 use super::request::Head;
-use super::response::{Headers, Message, Response};
-use super::{Fault, Shared};
+use super::response::{Headers, Response};
+use super::{Fault, Handler, Shared};
 
-/// Answers up to this size are written by the worker that made them, as far as the socket takes them without waiting
-/// for long. The rest, and larger ones, are written by a transfer thread.
+/// The worker writes answers up to this size. The connection decides who writes larger ones.
 const WRITTEN_BY_WORKER: usize = 64 * 1024;
 
-/// A request, its body, and the duty to answer it. It may be answered on any thread, at any time. One that is dropped
-/// without an answer, by a panic say, answers 500.
+/// A connection's turn, held by the request under way. When it is dropped, the next request of the connection is up.
+pub struct Turn {
+    shared: Arc<Shared>,
+    client: SocketAddr,
+}
+
+impl Turn {
+    pub(super) fn new(shared: &Arc<Shared>, client: SocketAddr) -> Turn {
+        Turn {
+            shared: Arc::clone(shared),
+            client,
+        }
+    }
+
+    /// The client's address.
+    pub fn client(&self) -> SocketAddr {
+        self.client
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        if let Some(next) = self.shared.lanes.leave(self.client) {
+            let turn = Turn::new(&self.shared, self.client);
+            let shared = Arc::clone(&self.shared);
+            self.shared.pool.resume(move || shared.serve(next, turn));
+        }
+    }
+}
+
+/// A request, its body, and the duty to answer it. Any thread may answer it, at any time. A call that is dropped without an answer,
+/// by a panic say, answers 500.
 pub struct Call {
     /// `None` once it has been answered.
-    request: Option<Request>,
-    pub(super) client: Client,
+    open: Option<Open>,
     /// Whether the body has been read to its end, so that the connection can go on.
-    pub(super) body_read: bool,
+    body_read: bool,
     body: Vec<u8>,
-    /// What the answer carries, whichever it is.
+    /// Headers of the answer, whichever it is.
     headers: Headers,
-    /// When it reached a worker, if that is going to be logged.
+    /// When a worker got it, if that is going to be logged.
     received: Option<Instant>,
-    pub(super) shared: &'static Shared,
+}
+
+/// An unanswered request.
+struct Open {
+    request: Request,
+    connection: Arc<dyn Connection>,
+    turn: Turn,
 }
 
 impl Call {
-    pub(super) fn new(request: Request, client: Client, shared: &'static Shared) -> Call {
+    pub(super) fn new(request: Request, connection: Arc<dyn Connection>, turn: Turn) -> Call {
         Call {
-            request: Some(request),
-            client,
+            open: Some(Open {
+                request,
+                connection,
+                turn,
+            }),
             body_read: false,
             body: Vec::new(),
             headers: Headers::new(),
             received: log::log_enabled!(Level::Debug).then(Instant::now),
-            shared,
         }
+    }
+
+    #[expect(
+        clippy::expect_used,
+        reason = "taken by `send` and `into_request` only, which end the call"
+    )]
+    fn open(&self) -> &Open {
+        self.open.as_ref().expect("the call is unanswered")
     }
 
     /// The head of the request.
     pub fn head(&self) -> Head<'_> {
-        #[expect(
-            clippy::expect_used,
-            reason = "taken by `answer` and `drop` only, which end the call"
-        )]
-        Head::of(self.request.as_ref().expect("the call is unanswered"))
+        Head::of(&self.open().request)
     }
 
     /// Takes the body, whole; empty from then on.
@@ -64,17 +107,25 @@ impl Call {
         self.body.len() as u64
     }
 
-    pub(super) fn request_mut(&mut self) -> Option<&mut Request> {
-        self.request.as_mut()
-    }
-
-    pub(super) fn has_body(mut self, body: Vec<u8>) -> Call {
+    pub(super) fn set_body(&mut self, body: Vec<u8>) {
         self.body = body;
         self.body_read = true;
-        self
     }
 
-    /// Has the answer, whichever it is, carry these headers too.
+    /// Takes the body that tiny_http has in memory, if there is one.
+    pub(super) fn take_small_body(&mut self) {
+        let mut body = Vec::new();
+        if let Some(Open { request, .. }) = &mut self.open
+            && let Some(length) = request.body_length()
+            && length > 0
+        {
+            body.reserve_exact(length);
+            let _ = request.as_reader().read_to_end(&mut body); // from memory, cannot fail
+        }
+        self.set_body(body);
+    }
+
+    /// Adds headers to the answer, whichever it is.
     pub(super) fn add_headers(&mut self, headers: Headers) {
         self.headers.extend(headers);
     }
@@ -84,94 +135,160 @@ impl Call {
         self.send(response);
     }
 
+    pub(super) fn refuse(self, fault: Fault) {
+        let response = self.open().turn.shared.service.refuse(self.head(), fault);
+        self.answer(response);
+    }
+
     fn send(&mut self, response: Response) {
-        let Some(request) = self.request.take() else {
+        let Some(Open {
+            request,
+            connection,
+            turn,
+        }) = self.open.take()
+        else {
             return;
         };
-        let (client, shared) = (self.client, self.shared);
-        let head = Head::of(&request);
-        let close = !self.body_read || shared.is_draining() || !head.keeps_alive();
+        let (head, shared) = (Head::of(&request), &turn.shared);
+        let close = !self.body_read || shared.monitor.is_draining() || !head.keeps_alive();
         let mut message = shared.message(head, response, &self.headers, close);
-        if !self.body_read {
-            self.report(head, message.status);
-            return shared.refuse(request, client, message);
-        }
-        let mut place = None;
-        if message.is_longer_than(WRITTEN_BY_WORKER) {
-            place = shared.transfers.answers.place();
-            if place.is_none() {
+        let mut reserved = None;
+        if self.body_read && message.is_longer_than(WRITTEN_BY_WORKER) {
+            reserved = Arc::clone(&connection).reserve();
+            if reserved.is_none() {
                 let overloaded = shared.service.refuse(head, Fault::Overloaded);
                 message = Message::new(head, overloaded, &self.headers, close);
             }
         }
-        self.report(head, message.status);
-        // Drops the rest of the request. Its body has been read, so that waits for nobody.
-        let mut writer = request.into_writer();
-        if let Some(place) = place {
-            return shared.send(place, message, writer, client);
-        }
-        match message.write_to(&mut writer) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                match shared.transfers.answers.place() {
-                    Some(place) => shared.send(place, message, writer, client),
-                    // It has a part of the answer, so that nothing else can be said.
-                    None => {
-                        drop(writer);
-                        shared.abandon(client, None);
-                    }
-                }
-                return;
-            }
-            Err(error) => log::debug!("{}: the answer was not taken: {error}", client.address),
-            Ok(_) => {}
-        }
-        drop(writer);
-        shared.done(client);
-    }
-
-    fn report(&self, head: Head<'_>, status: u16) {
-        self.shared.monitor.count_answer(status);
+        shared.monitor.count_answer(message.status);
         if let Some(received) = self.received {
-            let (client, took) = (self.client.address, received.elapsed());
+            let (client, status, took) = (turn.client, message.status, received.elapsed());
             log::debug!("{client} {} {status} {took:?}", Line(head));
         }
-    }
-
-    /// Ends the connection instead of answering.
-    pub(super) fn give_up(mut self) {
-        if let Some(request) = self.request.take() {
-            log::debug!(
-                "{} {} closed: its body took too long",
-                self.client.address,
-                Line(Head::of(&request))
-            );
-            self.shared.abandon(self.client, Some(request));
+        if !self.body_read {
+            return connection.refuse(request, message, turn);
+        }
+        let outgoing = Outgoing {
+            message,
+            // Drops the rest of the request. Its body has been read, so nobody waits for the client.
+            writer: request.into_writer(),
+            turn,
+        };
+        match reserved {
+            Some(write) => write(outgoing),
+            None => connection.write(outgoing),
         }
     }
 }
 
 impl Drop for Call {
     fn drop(&mut self) {
-        if let Some(request) = &self.request {
-            let response = self
-                .shared
-                .service
-                .refuse(Head::of(request), Fault::Internal);
+        if let Some(open) = &self.open {
+            let service = &open.turn.shared.service;
+            let response = service.refuse(Head::of(&open.request), Fault::Internal);
             self.send(response);
         }
     }
 }
 
-/// A request line for the log: what the client sent is quoted, so that it cannot write log lines.
+/// A request whose body is still with the client.
+pub struct Upload {
+    pub(super) call: Call,
+    /// Bytes that the client announced, at most `limit`; `None` when it sends chunks.
+    pub(super) declared: Option<u64>,
+    /// The most bytes that the body may have.
+    pub(super) limit: u64,
+    /// What to do with the call once the body is there.
+    pub(super) handler: Handler,
+}
+
+impl Upload {
+    pub(super) fn start(self) {
+        let connection = Arc::clone(&self.call.open().connection);
+        connection.receive(self);
+    }
+
+    /// The head of the request.
+    pub fn head(&self) -> Head<'_> {
+        self.call.head()
+    }
+
+    /// Bytes that the client announced; `None` when it sends chunks.
+    pub fn declared(&self) -> Option<u64> {
+        self.declared
+    }
+
+    /// The most bytes to read: one byte over the limit tells that there are too many.
+    pub fn most(&self) -> u64 {
+        self.declared.unwrap_or(self.limit + 1)
+    }
+
+    /// Where the body comes from. tiny_http sends `100 Continue` at the first use, where the client waits for that.
+    pub fn reader(&mut self) -> &mut dyn Read {
+        #[expect(clippy::expect_used, reason = "an upload ends with its call")]
+        let open = self.call.open.as_mut().expect("the call is unanswered");
+        open.request.as_reader()
+    }
+
+    /// Whether the body is there, after `length` bytes of it have been read and the reading ended like that.
+    pub fn check(&self, read: io::Result<()>, length: u64) -> Result<(), Fault> {
+        let Err(error) = read else {
+            return match self.declared {
+                Some(declared) if length < declared => {
+                    Err(Fault::Malformed("the body ended early"))
+                }
+                None if length > self.limit => Err(Fault::TooLarge { limit: self.limit }),
+                _ => Ok(()),
+            };
+        };
+        log::debug!(
+            "{}: the body did not arrive: {error}",
+            self.call.open().turn.client
+        );
+        Err(match error.kind() {
+            io::ErrorKind::OutOfMemory => Fault::Overloaded,
+            io::ErrorKind::InvalidInput if self.declared.is_none() => {
+                Fault::Malformed("a bad chunk")
+            }
+            _ => Fault::Malformed("the body did not arrive"),
+        })
+    }
+
+    /// The body is there: runs the handler here and now, on a worker.
+    pub fn complete(mut self, body: Vec<u8>) {
+        self.call.set_body(body);
+        (self.handler)(self.call);
+    }
+
+    /// The body is there: lets a worker run the handler.
+    pub fn resume(self, body: Vec<u8>) {
+        let pool = self.call.open().turn.shared.pool.clone();
+        pool.resume(move || self.complete(body));
+    }
+
+    /// Answers that there is something wrong with it.
+    pub fn refuse(self, fault: Fault) {
+        self.call.refuse(fault);
+    }
+
+    /// Ends the call without an answer.
+    pub fn into_request(mut self) -> Option<(Request, Turn)> {
+        let open = self.call.open.take()?;
+        log::debug!(
+            "{} {} closed",
+            open.turn.client,
+            Line(Head::of(&open.request))
+        );
+        Some((open.request, open.turn))
+    }
+}
+
+/// A request line for the log. It quotes what the client sent, so that a client cannot write log lines.
 struct Line<'a>(Head<'a>);
 
 impl fmt::Display for Line<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{} {:?}",
-            self.0.method().as_str().escape_default(),
-            self.0.path()
-        )
+        let method = self.0.method().as_str().escape_default();
+        write!(f, "{method} {:?}", self.0.path())
     }
 }

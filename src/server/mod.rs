@@ -1,86 +1,52 @@
-//! Sockets and threads: accepts, queues, reads bodies, writes answers, survives what clients do, drains at the end.
-//! Knows nothing of keys: each request goes to a [`Service`].
+//! The simple path: requests come in, workers answer them, answers go out. Knows nothing of keys: a [`Service`] answers.
 //!
 //! # Threads
 //!
 //! | thread | how many | what it moves |
 //! | --- | --- | --- |
+//! | tiny_http's accept loop | one | connections from the kernel to threads |
 //! | tiny_http's own | one a connection | bytes to requests |
-//! | `listener` | one, rarely more | requests from tiny_http's queue to the pool's, in batches |
-//! | `worker-N` | `--workers` | requests to answers; never waits for a client or a disk |
-//! | `transfer-in` | 256 at most | bodies that are not there yet |
-//! | `transfer-out` | 256 at most | answers too large for a socket |
-//! | `refuse` | 64 at most | errors to clients that are still sending a body |
-//! | `guard` | one | nothing: it closes connections on which too little happens |
-//! | tiny_http's accept loop | one | connections from the kernel, as `accept` lets them in |
-//! | `acceptor` | one | starts that again when it has ended |
+//! | `listener` | one | requests from tiny_http's queue to the pool's, in batches |
+//! | `worker-N` | `--workers` | requests to answers |
 //!
-//! What is special about tiny_http, and why things are done from outside it, stands where it is done: `connections`
-//! (answers in order), `accept` and `listener` (the accept loop), `receive` (what it reads), `transfer` (bodies),
-//! `sockets` (its sockets).
+//! A request goes through the files in this order: `listener`, `lanes` (one request of a connection at a time), `pool`, [`Service`]
+//! (which is not here), `call` (the duty to answer), `message` (bytes on the wire), `door` (who reads and writes them). This module
+//! wires them. With the plain door that is all there is; the armour behind the other door has threads of its own.
 
-mod accept;
 mod call;
-mod clock;
-mod connections;
-mod crew;
-mod expanse;
-mod follow;
-mod guard;
-mod limits;
+mod door;
+mod lanes;
 mod listener;
+mod message;
 mod monitor;
-mod pace;
-mod panics;
 mod pool;
-mod receive;
 mod request;
 mod response;
-mod scheduling;
-mod sockets;
-mod transfer;
 
 use std::io;
 use std::net::TcpListener;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{self, AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::Receiver;
-use tiny_http::Request;
-
-pub use call::Call;
-pub use limits::{most_connections, raise_descriptor_limit};
-pub use listener::{AcceptEnded, bind};
+pub use call::{Call, Turn, Upload};
+pub use door::{Connection, Door, Outgoing, Plain, Timeouts};
+pub use listener::{Intake, bind, readable};
+pub use message::Message;
 pub use monitor::Monitor;
-pub use pace::Patience;
-pub use panics::report_panics;
 pub use pool::{Pool, Tasks, contain_panic};
-pub use request::Head;
+pub use request::{Head, READ_BY_TINY_HTTP};
 pub use response::{Body, Headers, Response, Stream};
-pub use scheduling::prefer_throughput;
 pub use tiny_http::Method;
 
-use accept::Gate;
-use connections::{Client, Connections, Listed};
-use listener::Acceptor;
+use lanes::{Incoming, Lanes};
 use request::Framing;
-use response::Message;
-use sockets::{Activity, Held};
-use transfer::{Transfers, Upload};
-
-/// How long a connection must have been idle to be closed when the server drains: time enough for a request that has
-/// just been sent to come out of the socket and through tiny_http.
-const SETTLED: Duration = Duration::from_millis(100);
-
-/// The same where it is not clear whether a request has been sent since the last answer.
-const UNCLEAR: Duration = Duration::from_secs(1);
 
 /// How often draining looks whether it is done.
 const DRAIN_TICK: Duration = Duration::from_millis(5);
 
-/// What answers requests.
+/// Answers requests.
 pub trait Service: Send + Sync + 'static {
     /// What the answer to a request carries, whichever it is.
     fn headers(&self, head: Head<'_>) -> Headers;
@@ -137,20 +103,19 @@ pub enum Fault {
     Internal,
 }
 
-/// What the threads of the server share, for as long as the process lives: nobody has to count who still uses it.
-struct Shared {
+/// What the threads of the server share.
+pub(crate) struct Shared {
     service: Box<dyn Service>,
-    connections: Arc<Connections>,
+    door: Arc<dyn Door>,
+    lanes: Arc<Lanes>,
     monitor: Arc<Monitor>,
     pool: Pool,
-    transfers: Transfers,
-    patience: Patience,
 }
 
 /// A running server.
 pub struct Server {
     socket: TcpListener,
-    shared: &'static Shared,
+    shared: Arc<Shared>,
 }
 
 /// What [`Server::start`] needs.
@@ -159,51 +124,30 @@ pub struct Parts {
     pub socket: TcpListener,
     /// How many workers the pool has.
     pub workers: usize,
-    /// How many connections may be open at once; further ones wait in the kernel's queue.
-    pub max_connections: usize,
-    /// How long clients may take.
-    pub patience: Patience,
-    /// What answers the requests.
+    /// Lets clients in, reads from them and writes to them.
+    pub door: Arc<dyn Door>,
+    /// Answers the requests.
     pub service: Box<dyn Service>,
-    /// By which the server can be watched.
+    /// Counts what the server does.
     pub monitor: Arc<Monitor>,
-    /// Both ends of the pool's queue.
+    /// Both ends of the pool's queues.
     pub pool: (Pool, Tasks),
-    /// Both ends of the channel by which the acceptor learns that accepting has ended.
-    pub accept_ended: (AcceptEnded, Receiver<String>),
 }
 
 impl Server {
     /// Starts all threads, and then accepts connections.
     pub fn start(parts: Parts) -> io::Result<Server> {
         let (pool, tasks) = parts.pool;
-        let shared: &'static Shared = Box::leak(Box::new(Shared {
+        let shared = Arc::new(Shared {
             service: parts.service,
-            connections: Arc::clone(parts.monitor.table()),
+            door: Arc::clone(&parts.door),
+            lanes: Arc::clone(parts.monitor.lanes()),
             monitor: parts.monitor,
             pool,
-            transfers: Transfers::new(),
-            patience: parts.patience,
-        }));
-        pool::start(parts.workers, &tasks, shared)?;
-        if sockets::are_described(&parts.socket) {
-            guard::start(shared)?;
-        } else {
-            log::warn!(
-                "the kernel does not describe connections (TCP_INFO): idle and slow ones are not closed"
-            );
-        }
+        });
+        pool::start(parts.workers, &tasks, &shared)?;
         let socket = parts.socket.try_clone()?;
-        let (ended, endings) = parts.accept_ended;
-        let gate = Gate::install(parts.max_connections, shared)?;
-        let acceptor = Acceptor {
-            socket: parts.socket,
-            gate,
-            ended,
-            endings,
-            shared,
-        };
-        acceptor.start()?;
+        parts.door.open(parts.socket, Intake(Arc::clone(&shared)))?;
         Ok(Server { socket, shared })
     }
 
@@ -214,8 +158,8 @@ impl Server {
         self.shared.monitor.begin_draining();
         listener::stop_listening(&self.socket);
         loop {
-            let quiet = self.shared.close_idle();
-            let under_way = self.shared.connections.under_way();
+            let quiet = self.shared.door.close_idle();
+            let under_way = self.shared.lanes.under_way();
             if quiet && under_way == 0 || Instant::now() >= deadline {
                 return under_way;
             }
@@ -226,20 +170,19 @@ impl Server {
 
 impl Shared {
     /// A request has reached a worker.
-    fn serve(&'static self, request: Request, client: Client) {
+    fn serve(&self, (request, connection): Incoming, turn: Turn) {
+        let Some(request) = connection.take(request) else {
+            return;
+        };
         // From here on it is answered, whatever happens.
-        let mut call = Call::new(request, client, self);
+        let mut call = Call::new(request, connection, turn);
         call.add_headers(self.service.headers(call.head()));
         let framing = match call.head().framing() {
             Ok(framing) => framing,
-            Err(what) => {
-                let response = self.service.refuse(call.head(), Fault::Malformed(what));
-                return call.answer(response);
-            }
+            Err(what) => return call.refuse(Fault::Malformed(what)),
         };
         if framing == Framing::Here {
-            let body = call.request_mut().map(body_at_hand).unwrap_or_default();
-            call = call.has_body(body);
+            call.take_small_body();
         }
         let Admission {
             body_limit: limit,
@@ -252,30 +195,28 @@ impl Shared {
         call.add_headers(headers);
         match framing {
             Framing::Here if call.body_len() <= limit => handler(call),
-            Framing::Coming { declared } if declared.unwrap_or(0) <= limit => {
-                self.receive(Upload {
-                    call,
-                    declared,
-                    limit,
-                    handler,
-                });
+            Framing::Coming { declared } if declared.unwrap_or(0) <= limit => Upload {
+                call,
+                declared,
+                limit,
+                handler,
             }
-            _ => {
-                let response = self.service.refuse(call.head(), Fault::TooLarge { limit });
-                call.answer(response);
-            }
+            .start(),
+            _ => call.refuse(Fault::TooLarge { limit }),
         }
     }
 
     /// There are too many requests before this one.
-    fn turn_away(&'static self, request: Request, client: Client) {
-        let mut call = Call::new(request, client, self);
+    fn turn_away(&self, (request, connection): Incoming, turn: Turn) {
+        let Some(request) = connection.take(request) else {
+            return;
+        };
+        let mut call = Call::new(request, connection, turn);
         call.add_headers(self.service.headers(call.head()));
         if call.head().framing() == Ok(Framing::Here) {
-            call = call.has_body(Vec::new());
+            call.take_small_body();
         }
-        let response = self.service.refuse(call.head(), Fault::Overloaded);
-        call.answer(response);
+        call.refuse(Fault::Overloaded);
     }
 
     /// Puts a response into the form that the client needs. If making it panics, that is what the client is told.
@@ -294,48 +235,23 @@ impl Shared {
             Message::new(head, failed, headers, close)
         })
     }
-
-    /// A request has been answered: the next one of its connection is up.
-    fn done(&'static self, client: Client) {
-        if let Some(next) = self.connections.leave(client) {
-            self.pool.resume(move || self.serve(next, client));
-        }
-    }
-
-    fn is_draining(&self) -> bool {
-        self.monitor.is_draining()
-    }
-
-    /// Closes idle connections. Says whether none is left that may be sending a request.
-    fn close_idle(&self) -> bool {
-        let mut quiet = true;
-        for Listed { client, fd, busy } in self.connections.list() {
-            let idle = match sockets::activity(fd, client.address) {
-                Activity::Gone if !busy => continue,
-                // When it has been answered, the client may send another one: look once more.
-                _ if busy => false,
-                Activity::Gone | Activity::Owed => false,
-                Activity::Idle(time) | Activity::New(time) => time >= SETTLED,
-                Activity::Unclear(time) => time >= UNCLEAR,
-            };
-            match Held::new(fd, client.address) {
-                Some(held) if idle => held.shut_down(),
-                // Also where there is no descriptor to hold it by.
-                _ => quiet = false,
-            }
-        }
-        quiet
-    }
 }
 
-/// The body of a request that is [`Framing::Here`].
-fn body_at_hand(request: &mut Request) -> Vec<u8> {
-    let length = request.body_length().unwrap_or(0);
-    let mut body = Vec::with_capacity(length);
-    if length > 0 {
-        let _ = request.as_reader().read_to_end(&mut body); // from memory, cannot fail
-    }
-    body
+/// Logs every panic in one line, instead of a message and a backtrace on stderr.
+pub fn log_panics() {
+    panic::set_hook(Box::new(|panic| {
+        let thread = thread::current();
+        let message = panic.payload_as_str().unwrap_or("(no message)");
+        let place = panic
+            .location()
+            .map(ToString::to_string)
+            .unwrap_or_default();
+        match thread.name() {
+            Some(name) => log::error!("panic in thread {name} at {place}: {message}"),
+            // Our threads have names. A panic in one of tiny_http's costs one connection.
+            None => log::debug!("panic in a thread of tiny_http at {place}: {message}"),
+        }
+    }));
 }
 
 #[cfg(test)]
@@ -405,7 +321,6 @@ mod tests {
         answer
     }
 
-    /// One test for all of it, since a process can have one server.
     #[test]
     fn a_panic_costs_one_request_and_an_answer_may_come_later() {
         let socket = bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
@@ -414,12 +329,10 @@ mod tests {
         let parts = Parts {
             socket,
             workers: 1,
-            max_connections: 100,
-            patience: Patience::default(),
+            door: Arc::new(Plain),
             service: Box::new(Troublesome(pool.clone())),
             pool: (pool, tasks),
             monitor: Arc::default(),
-            accept_ended: AcceptEnded::new(),
         };
         let server = Server::start(parts).unwrap();
         // Bodies at hand and bodies that are not; more panics than there are workers.

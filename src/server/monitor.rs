@@ -1,36 +1,27 @@
 //! What can be seen of a running server from outside.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
-use super::connections::Connections;
+use super::lanes::Lanes;
 
-/// Counts and states of a server, for whoever reports on it. Made ahead of the server, since what answers its requests
-/// reports too.
+/// Counts and states of a server, for whoever reports on it. Made before the server, since the service reports them.
 #[derive(Default)]
 pub struct Monitor {
-    connections: Arc<Connections>,
+    lanes: Arc<Lanes>,
+    /// Open connections, as the door counts them.
+    open: AtomicUsize,
     /// Answers since the start, by the first digit of their status.
     answers: [AtomicU64; 6],
     draining: AtomicBool,
-    /// When it was last looked which connections have ended. Held while looking.
-    looked: Mutex<Option<Instant>>,
 }
 
-/// How often to look, at most, which connections have ended.
-const LOOK: Duration = Duration::from_secs(1);
-
 impl Monitor {
-    /// How many connections are open; some may have ended in the last second. Looking asks the kernel about each of them,
-    /// so that is done once a second at most.
+    /// How many connections are open. A server with the plain door knows only of those with a request under way.
     pub fn connections(&self) -> usize {
-        let mut looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
-        if looked.is_some_and(|looked| looked.elapsed() < LOOK) {
-            return self.connections.len();
-        }
-        *looked = Some(Instant::now());
-        self.connections.prune()
+        self.open
+            .load(Ordering::Relaxed)
+            .max(self.lanes.under_way())
     }
 
     /// How many requests have been answered with a status of that class: 2 for 200 to 299, and so on.
@@ -39,16 +30,21 @@ impl Monitor {
         count.map_or(0, |count| count.load(Ordering::Relaxed))
     }
 
-    /// How many requests have been answered.
-    pub(super) fn answered(&self) -> u64 {
-        (0..self.answers.len())
-            .map(|class| self.answers(class))
-            .sum()
-    }
-
     /// Whether the server has been told to stop.
     pub fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Acquire)
+    }
+
+    /// For the door: so many connections are open.
+    pub fn set_open(&self, connections: usize) {
+        self.open.store(connections, Ordering::Relaxed);
+    }
+
+    /// How many requests have been answered.
+    pub fn answered(&self) -> u64 {
+        (0..self.answers.len())
+            .map(|class| self.answers(class))
+            .sum()
     }
 
     pub(super) fn begin_draining(&self) {
@@ -61,7 +57,7 @@ impl Monitor {
         }
     }
 
-    pub(super) fn table(&self) -> &Arc<Connections> {
-        &self.connections
+    pub(super) fn lanes(&self) -> &Arc<Lanes> {
+        &self.lanes
     }
 }

@@ -1,12 +1,12 @@
-//! The fixed pool of workers, and the queues that feed it.
+//! The fixed pool of workers, and the two queues that feed it.
 //!
-//! A worker never waits for a client or for a disk. What would have to wait goes elsewhere, and its continuation comes
-//! back to the pool.
+//! A worker never waits for a disk, nor, behind the armour, for a client. Whoever waits for them elsewhere sends a continuation to
+//! the pool when it is time to go on.
 //!
-//! There are two queues. New requests come in by a bounded one: when the workers do not keep up, further ones are turned
-//! away, by the listener, since that takes next to nothing. What goes on with a request that is under way already comes in by one that
-//! is unbounded, since workers send to it too, and must not wait for each other; it holds no more than there are
-//! connections, each of which has one request under way (see [`super::connections`]). It goes first.
+//! Why two queues? New requests come by a bounded one: when the workers do not keep up, the listener turns further ones away.
+//! Continuations come by an unbounded one, since workers send to it too, and a worker that waited for room in it would wait for
+//! itself. It holds no more than there are connections, each of which has one request under way (see `lanes`). Continuations go first:
+//! finishing what has been begun frees what it holds.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -14,28 +14,30 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use crossbeam_channel::{Receiver, Sender, select_biased, unbounded};
-use tiny_http::Request;
-
 use super::Shared;
-use super::connections::Client;
+use super::call::Turn;
+use super::lanes::Incoming;
 use super::request::Head;
+use crossbeam_channel::{Receiver, Sender, select_biased, unbounded};
 
-/// What new requests that wait for a worker may weigh together. Each connection has one at most, and ten thousand clients
-/// that come at once, as the persistence test of lsfr has it, are not too many: there is room for 16,000 small requests,
-/// which two workers answer in less than half a second, or for 1,000 with the largest heads.
+/// The most bytes of new requests that wait for a worker. Each connection has one at most, and 10,000 clients that come at once,
+/// as in the persistence test of lsfr, are not too many: there is room for 16,000 small requests, which two workers answer in less
+/// than half a second, or for 1,000 with the largest heads.
 const WAITING: usize = 64 * 1024 * 1024;
 
-/// What a request weighs, in bytes, beside those of its head and its small body: about what tiny_http makes of them.
-const WEIGHT: usize = 4 * 1024;
+/// Bytes that a request counts in addition to its head and its small body: about what tiny_http allocates for it.
+const OVERHEAD: usize = 4 * 1024;
 
-/// New requests, several in one message, since it is waking a worker that costs.
-pub(super) type Batch = Vec<(Request, Client)>;
+/// One worker goes on with so many requests of [`Pool::resume_all`]; several workers share more.
+const ITEMS_A_WORKER: usize = 16;
 
-/// A batch on its way, and what it weighs.
-struct Message {
-    batch: Batch,
-    weight: usize,
+/// New requests, several in one message, since waking a worker costs more than the message.
+pub(super) type Requests = Vec<(Incoming, Turn)>;
+
+/// New requests on their way to a worker, and how many bytes they count.
+struct Delivery {
+    requests: Requests,
+    bytes: usize,
 }
 
 /// Going on with something that was waited for elsewhere.
@@ -44,15 +46,15 @@ type Continuation = Box<dyn FnOnce() + Send>;
 /// The way into the pool, for whoever has work for it. Clones lead into the same pool.
 #[derive(Clone)]
 pub struct Pool {
-    requests: Sender<Message>,
-    /// What waits for a worker.
+    requests: Sender<Delivery>,
+    /// Bytes of new requests that wait for a worker.
     load: Arc<AtomicUsize>,
     continuations: Sender<Continuation>,
 }
 
 /// The other ends of the queues, from which [`super::Server::start`] feeds the workers.
 pub struct Tasks {
-    requests: Receiver<Message>,
+    requests: Receiver<Delivery>,
     load: Arc<AtomicUsize>,
     continuations: Receiver<Continuation>,
 }
@@ -77,35 +79,48 @@ impl Pool {
         )
     }
 
-    /// Has a worker go on with something that was waited for on another thread, such as answering a [`super::Call`].
-    /// Guard each request in it with [`contain_panic`], if there are several.
+    /// Lets a worker go on with a request, for a thread that has waited for something, such as the disk.
     pub fn resume(&self, work: impl FnOnce() + Send + 'static) {
         // Fails only when all workers are gone, and they stay until the process ends.
         let _ = self.continuations.send(Box::new(work));
     }
 
+    /// Lets workers go on with several requests. Some share a worker: waking one costs more than most answers.
+    pub fn resume_all<T: Send + 'static>(&self, items: Vec<T>, work: fn(T)) {
+        let mut items = items.into_iter();
+        while items.len() > 0 {
+            let some: Vec<T> = items.by_ref().take(ITEMS_A_WORKER).collect();
+            self.resume(move || {
+                some.into_iter()
+                    .for_each(|item| contain_panic(|| work(item)))
+            });
+        }
+    }
+
     /// Hands over new requests, or gives them back if too many are waiting. For the listener only.
-    pub(super) fn begin(&self, batch: Batch) -> Result<(), Batch> {
-        if batch.is_empty() {
+    pub(super) fn begin(&self, requests: Requests) -> Result<(), Requests> {
+        if requests.is_empty() {
             return Ok(());
         }
-        let weights = batch.iter().map(|it| WEIGHT + Head::of(&it.0).bytes());
-        let weight = weights.sum();
-        if self.load.fetch_add(weight, Ordering::Relaxed) + weight > WAITING {
-            self.load.fetch_sub(weight, Ordering::Relaxed);
-            return Err(batch);
+        let each = requests
+            .iter()
+            .map(|((request, _), _)| OVERHEAD + Head::of(request).bytes());
+        let bytes = each.sum();
+        if self.load.fetch_add(bytes, Ordering::Relaxed) + bytes > WAITING {
+            self.load.fetch_sub(bytes, Ordering::Relaxed);
+            return Err(requests);
         }
-        let _ = self.requests.send(Message { batch, weight }); // as above
+        let _ = self.requests.send(Delivery { requests, bytes }); // as above
         Ok(())
     }
 }
 
 /// Starts the workers.
-pub(super) fn start(workers: usize, tasks: &Tasks, shared: &'static Shared) -> io::Result<()> {
+pub(super) fn start(workers: usize, tasks: &Tasks, shared: &Arc<Shared>) -> io::Result<()> {
     for n in 0..workers {
         let (requests, continuations) = (tasks.requests.clone(), tasks.continuations.clone());
-        let load = Arc::clone(&tasks.load);
-        let work = move || work(&requests, &load, &continuations, shared);
+        let (load, shared) = (Arc::clone(&tasks.load), Arc::clone(shared));
+        let work = move || work(&requests, &load, &continuations, &shared);
         thread::Builder::new()
             .name(format!("worker-{n}"))
             .spawn(work)?;
@@ -114,10 +129,10 @@ pub(super) fn start(workers: usize, tasks: &Tasks, shared: &'static Shared) -> i
 }
 
 fn work(
-    requests: &Receiver<Message>,
+    requests: &Receiver<Delivery>,
     load: &AtomicUsize,
     continuations: &Receiver<Continuation>,
-    shared: &'static Shared,
+    shared: &Arc<Shared>,
 ) {
     loop {
         select_biased! {
@@ -125,11 +140,11 @@ fn work(
                 Ok(work) => contain_panic(work),
                 Err(_) => return,
             },
-            recv(requests) -> message => match message {
-                Ok(Message { batch, weight }) => {
-                    load.fetch_sub(weight, Ordering::Relaxed);
-                    for (request, client) in batch {
-                        contain_panic(|| shared.serve(request, client));
+            recv(requests) -> delivery => match delivery {
+                Ok(Delivery { requests, bytes }) => {
+                    load.fetch_sub(bytes, Ordering::Relaxed);
+                    for (incoming, turn) in requests {
+                        contain_panic(|| shared.serve(incoming, turn));
                     }
                 }
                 Err(_) => return,
@@ -138,37 +153,8 @@ fn work(
     }
 }
 
-/// Runs a piece of work so that a panic in it ends there. The [`super::Call`] it held answers 500 as it is dropped; the
-/// panic itself is reported by the hook of [`super::report_panics`].
+/// Runs some work so that a panic in it ends there. The [`super::Call`] that it held answers 500 as it is dropped; the panic hook
+/// of [`super::log_panics`] logs it.
 pub fn contain_panic(work: impl FnOnce()) {
     let _ = catch_unwind(AssertUnwindSafe(work));
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::server::connections::Connections;
-    use std::net::SocketAddr;
-    use tiny_http::{Header, TestRequest};
-
-    /// A request of some client, with a header of that size.
-    fn batch(header: usize) -> Batch {
-        let header = Header::from_bytes("X", vec![b'x'; header]).unwrap();
-        let request = TestRequest::new()
-            .with_remote_addr(SocketAddr::from(([127, 0, 0, 1], 1)))
-            .with_header(header);
-        Connections::default().enter(vec![request.into()]).now
-    }
-
-    #[test]
-    fn what_waits_for_a_worker_is_bounded_in_requests_and_in_bytes() {
-        let begun = |header: usize| {
-            let (pool, tasks) = Pool::new();
-            let begun = (0..20_000).find(|_| pool.begin(batch(header)).is_err());
-            drop(tasks);
-            begun.unwrap()
-        };
-        assert!((15_000..=16 * 1024).contains(&begun(100)));
-        assert!((1000..=1100).contains(&begun(60_000)));
-    }
 }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use tiny_http::{HTTPVersion, Header, Method, Request};
 
 /// Bodies up to this size are read by tiny_http before it hands the request out; larger ones are not.
-pub(super) const READ_BY_TINY_HTTP: u64 = 1024;
+pub const READ_BY_TINY_HTTP: u64 = 1024;
 
 /// The head of a request.
 #[derive(Clone, Copy)]
@@ -114,7 +114,7 @@ impl<'a> Head<'a> {
     }
 
     /// Whether the client waits for the word to send the body.
-    pub(super) fn expects_continue(self) -> bool {
+    pub fn expects_continue(self) -> bool {
         self.header("Expect").is_some()
     }
 

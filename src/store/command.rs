@@ -3,6 +3,9 @@
 use super::state::State;
 use super::{Entry, Expiry, Key};
 
+/// The most operations that a [`Command::Bulk`] should have: readers wait while it is applied, about a microsecond an operation.
+pub const MAX_OPERATIONS: usize = 100_000;
+
 /// The most keys that one [`Command::Sweep`] removes. Readers wait for it, about a microsecond a key.
 pub(super) const SWEPT_AT_ONCE: usize = 256;
 

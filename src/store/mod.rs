@@ -25,7 +25,7 @@ use std::ops::Bound;
 use std::path::Path;
 use std::sync::Arc;
 
-pub use command::{Command, Operation, Outcome};
+pub use command::{Command, MAX_OPERATIONS, Operation, Outcome};
 pub use disk::{Answer, Durability, OpenError};
 pub use entry::{Entry, Expiry, Kind};
 pub use key::{Key, KeyError, MAX_KEY_BYTES};

@@ -11,8 +11,7 @@ use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::error::{Code, Error};
-use crate::options::MAX_MAX_BATCH;
-use crate::store::{Expiry, Key, Kind};
+use crate::store::{Expiry, Key, Kind, MAX_OPERATIONS};
 
 /// The longest time that a key can be told to live: a hundred years, in seconds.
 const MAX_TTL: u64 = 100 * 365 * 24 * 60 * 60;
@@ -103,7 +102,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Items<T> {
 
             fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Items<T>, A::Error> {
                 let mut kept = Vec::new();
-                while kept.len() < MAX_MAX_BATCH {
+                while kept.len() < MAX_OPERATIONS {
                     let Some(item) = list.next_element()? else {
                         let length = kept.len();
                         return Ok(Items { kept, length });

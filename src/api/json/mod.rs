@@ -7,6 +7,7 @@ mod error;
 mod query;
 
 use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
 
 use serde_json::value::RawValue;
 
@@ -63,7 +64,7 @@ pub(super) enum Endpoint {
 
 /// What is to be done for a request to this API.
 pub(super) fn admit(
-    api: &'static Api,
+    api: &Arc<Api>,
     endpoint: Endpoint,
     key_in_path: &str,
     query: &str,
@@ -72,7 +73,7 @@ pub(super) fn admit(
 }
 
 fn prepare(
-    api: &'static Api,
+    api: &Arc<Api>,
     endpoint: Endpoint,
     key_in_path: &str,
     query: &str,
@@ -81,18 +82,19 @@ fn prepare(
     // A value of escapes has twice its length. There are longer escapes, but hardly for all of a large value.
     let one = 2 * api.limits.value_bytes + AROUND_A_VALUE;
     let bulk = one.max(BULK_BYTES);
+    let shared = Arc::clone(api); // for what is done once the body is there
     Ok(match endpoint {
         Endpoint::Get => {
             let (key, query) = (key()?, Query::parse(query, &["with_ttl"])?);
             answering(one, move |_| {
-                let entry = api.store.get(&key).ok_or_else(|| no_such(&key))?;
+                let entry = shared.store.get(&key).ok_or_else(|| no_such(&key))?;
                 Ok(answer::value(entry, query.with_ttl))
             })
         }
         Endpoint::Ttl => {
             let key = key()?;
             answering(one, move |_| {
-                let entry = api.store.get(&key).ok_or_else(|| no_such(&key))?;
+                let entry = shared.store.get(&key).ok_or_else(|| no_such(&key))?;
                 // Its last moment may have come since.
                 let ttl = entry.expiry.map(|expiry| expiry.seconds_left().max(1));
                 Ok(answer::data(&BTreeMap::from([("ttl", ttl)])))
@@ -117,17 +119,17 @@ fn prepare(
         Endpoint::List => {
             let query = Query::parse(query, &["with_ttl", "limit", "prefix", "after"])?;
             answering(one, move |_| {
-                let listing = api.store.list(query.prefix, query.after);
+                let listing = shared.store.list(query.prefix, query.after);
                 let most = query.limit.unwrap_or(usize::MAX);
                 Ok(answer::listing(listing, most, query.with_ttl))
             })
         }
-        Endpoint::BulkGet => answering(bulk, move |body| bulk_get(api, body)),
+        Endpoint::BulkGet => answering(bulk, move |body| bulk_get(&shared, body)),
         Endpoint::BulkPut => writing(bulk, api, bulk_put),
         Endpoint::BulkDelete => writing(bulk, api, bulk_delete),
         Endpoint::BulkTouch => writing(bulk, api, bulk_touch),
-        Endpoint::Health => answering(one, move |_| Ok(about::health(api))),
-        Endpoint::Status => answering(one, move |_| Ok(about::status(api))),
+        Endpoint::Health => answering(one, move |_| Ok(about::health(&shared))),
+        Endpoint::Status => answering(one, move |_| Ok(about::status(&shared))),
         Endpoint::OpenApi => {
             answering(one, |_| Ok(Response::new(200, JSON, Body::Static(OPENAPI))))
         }
@@ -151,12 +153,13 @@ type Answer = Box<dyn FnOnce(Outcome) -> Result<Response, Error> + Send>;
 /// A write that the body asks for, and that is answered once it is committed.
 fn writing(
     limit: u64,
-    api: &'static Api,
+    api: &Arc<Api>,
     read: impl FnOnce(&Api, &[u8]) -> Result<(Command, Answer), Error> + Send + 'static,
 ) -> Admission {
+    let api = Arc::clone(api);
     Admission::new(limit, move |mut call| {
         let body = call.take_body();
-        match read(api, &body) {
+        match read(&api, &body) {
             Ok((command, answer)) => api.store.submit(command, move |result| {
                 respond(call, result.map_err(Error::from).and_then(answer));
             }),

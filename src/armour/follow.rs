@@ -1,17 +1,21 @@
 //! Follows the bytes of a connection as tiny_http reads them, and knows what they are: heads, bodies, chunks.
 //!
-//! tiny_http takes a head of any size, parses ahead without end, and locks itself up for good over a request line of
-//! HTTP/2. So what it is given is looked at first, by the rules that it goes by itself, where these are not those of the
-//! RFC too: a misreading here could end the connection of an honest client. What tiny_http refuses by itself need not be
-//! recognised, since it closes the connection then.
+//! tiny_http takes a head of any size, parses ahead without end, locks itself up for good over a request line of HTTP/2, and allocates
+//! memory for bodies of any announced length. So the follower looks at all bytes before tiny_http gets them. It goes by the rules of
+//! tiny_http, also where these are not those of the RFC: if it read differently, it could end the connection of an honest client. It
+//! need not recognise what tiny_http refuses by itself, since tiny_http closes the connection then.
 
-use super::request::READ_BY_TINY_HTTP;
+use crate::server::READ_BY_TINY_HTTP;
 
 /// The most bytes of a request line with its headers. Other servers allow 8 to 64 KiB.
 pub(super) const HEAD_BYTES: usize = 64 * 1024;
 
 /// The most headers. tiny_http makes 150 bytes of one that has four.
 const HEADERS: usize = 256;
+
+/// The most digits of a `Content-Length`, leading zeros aside: ten announce 10 GB, more than any limit allows. Further ones are replaced
+/// by spaces, so that the request gets its error as any other that is too large, and [`super::discard`] can skip its body.
+const LENGTH_DIGITS: usize = 10;
 
 /// The most bytes of the line before a chunk, which says how long it is. It may have extensions, which nobody uses.
 const CHUNK_LINE_BYTES: usize = 4 * 1024;
@@ -52,9 +56,9 @@ enum After {
     NextChunk,
 }
 
-/// What can be told of a head so far.
+/// What is known of a head so far.
 #[derive(Default)]
-struct Head {
+struct HeadSoFar {
     bytes: usize,
     headers: usize,
     has_request_line: bool,
@@ -70,7 +74,7 @@ struct Head {
 /// Follows one connection.
 pub(super) struct Follower {
     at: At,
-    head: Head,
+    head: HeadSoFar,
     /// The beginning of a line that has not ended yet.
     line: Vec<u8>,
     /// Requests that tiny_http has been given whole, as far as it waits for them, and hands out.
@@ -84,15 +88,25 @@ pub(super) enum Sending {
     Nothing,
     /// A head.
     Head,
-    /// A body that tiny_http reads, of which so much has come.
+    /// A body that tiny_http reads, of which so many bytes have come.
     SmallBody { came: u64 },
+}
+
+impl Sending {
+    /// Whether this goes on with what the other began.
+    pub(super) fn is_same_kind(self, other: Sending) -> bool {
+        matches!(
+            (self, other),
+            (Sending::Head, Sending::Head) | (Sending::SmallBody { .. }, Sending::SmallBody { .. })
+        )
+    }
 }
 
 impl Follower {
     pub(super) fn new() -> Follower {
         Follower {
             at: At::Head,
-            head: Head::default(),
+            head: HeadSoFar::default(),
             line: Vec::new(),
             requests: 0,
         }
@@ -115,32 +129,36 @@ impl Follower {
         }
     }
 
-    /// Looks at what has been received. `answered` tells how many requests have been answered. Returns how much of it tiny_http may have:
-    /// if it is not all, nothing may follow.
-    pub(super) fn follow(&mut self, received: &[u8], answered: impl Fn() -> u64) -> usize {
-        let mut rest = received;
-        while !rest.is_empty() {
+    /// Looks at what has been received, when so many requests have been answered. Returns how much of it tiny_http may have: if it is not
+    /// all, nothing may follow.
+    pub(super) fn follow(&mut self, received: &mut [u8], answered: u64) -> usize {
+        let mut at = 0;
+        while at < received.len() {
+            let rest = &mut received[at..];
             let taken = match self.at {
-                At::Head => self.head_line(rest, &answered),
+                At::Head => self.head_line(rest, answered),
                 At::ChunkLine => self.chunk_line(rest),
                 At::ChunkEnd { came, then } => Some(self.chunk_end(came, then, rest[0])),
                 At::Beyond => None,
                 At::Data { left, then, came } => Some(self.data(left, then, came, rest.len())),
             };
             let Some(taken) = taken else {
-                return received.len() - rest.len();
+                return at;
             };
-            rest = &rest[taken..];
+            at += taken;
         }
         received.len()
     }
 
     /// Takes a line, or the part of it that is there. `None` if it must not go on.
-    fn head_line(&mut self, rest: &[u8], answered: &impl Fn() -> u64) -> Option<usize> {
+    fn head_line(&mut self, rest: &mut [u8], answered: u64) -> Option<usize> {
         let (taken, whole) = self.line_end(rest);
         self.head.bytes += taken;
         if self.head.bytes > HEAD_BYTES {
             return None;
+        }
+        if self.head.has_request_line {
+            shorten_length(&self.line, &mut rest[..taken]);
         }
         if !whole {
             self.line.extend_from_slice(&rest[..taken]);
@@ -173,9 +191,9 @@ impl Follower {
         Some(taken)
     }
 
-    fn end_head(&mut self, answered: &impl Fn() -> u64) -> Option<()> {
+    fn end_head(&mut self, answered: u64) -> Option<()> {
         let head = std::mem::take(&mut self.head);
-        if head.expects_more && self.requests > answered() {
+        if head.expects_more && self.requests > answered {
             // The answer would overtake those to the requests before it.
             return None;
         }
@@ -266,7 +284,7 @@ impl Follower {
     }
 }
 
-impl Head {
+impl HeadSoFar {
     /// Takes note of a header, if it says where the body is.
     fn note(&mut self, line: &[u8]) {
         // Few headers begin with these, and looking at the others would cost time.
@@ -296,6 +314,46 @@ impl Head {
     }
 }
 
+/// Replaces the digits of a `Content-Length` that are too many. `before` is the part of the line that tiny_http has already.
+fn shorten_length(before: &[u8], more: &mut [u8]) {
+    // Nearly all lines are shorter than this.
+    if before.len() + more.len() <= "Content-Length:".len() + LENGTH_DIGITS {
+        return;
+    }
+    let first = before.first().or(more.first());
+    if !first.is_some_and(|byte| matches!(byte, b'C' | b'c') || byte.is_ascii_whitespace()) {
+        return;
+    }
+    let byte = |at: usize, more: &[u8]| {
+        before
+            .get(at)
+            .or(more.get(at.wrapping_sub(before.len())))
+            .copied()
+    };
+    let length = before.len() + more.len();
+    let Some(colon) = (0..length).find(|&at| byte(at, more) == Some(b':')) else {
+        return;
+    };
+    let name = (0..colon)
+        .filter_map(|at| byte(at, more))
+        .collect::<Vec<u8>>();
+    if !name.trim_ascii().eq_ignore_ascii_case(b"Content-Length") {
+        return;
+    }
+    let mut digits = 0;
+    for at in colon + 1..length {
+        let digit = byte(at, more).filter(u8::is_ascii_digit);
+        digits +=
+            usize::from(digits > 0 && digit.is_some() || digit.is_some_and(|digit| digit != b'0'));
+        if digits > LENGTH_DIGITS
+            && digit.is_some()
+            && let Some(at) = at.checked_sub(before.len())
+        {
+            more[at] = b' ';
+        }
+    }
+}
+
 /// Whether a request line asks for a version above HTTP/1.1 that tiny_http has heard of.
 fn is_too_new(line: &[u8]) -> bool {
     // Nearly all lines are like this, and the rest takes longer.
@@ -319,8 +377,8 @@ mod tests {
     fn follow(stream: &str) -> (u64, Sending, usize) {
         let outcome = |piece: usize| {
             let (mut follower, mut given) = (Follower::new(), 0);
-            for piece in stream.as_bytes().chunks(piece) {
-                let taken = follower.follow(piece, || 1);
+            for piece in stream.as_bytes().to_vec().chunks_mut(piece) {
+                let taken = follower.follow(piece, 1);
                 given += taken;
                 if taken < piece.len() {
                     break;
@@ -448,6 +506,28 @@ mod tests {
             follow(&format!("{chunked}{}", "x".repeat(5000))).2,
             chunked.len() - 2
         );
+    }
+
+    #[test]
+    fn a_length_has_ten_digits_at_most_however_it_comes() {
+        for (length, shortened) in [
+            ("9999999999", "9999999999"),
+            ("99999999999999", "9999999999    "),
+            (" +18446744073709551616", " +1844674407          "),
+            ("000000000000000000005", "000000000000000000005"),
+            ("00099999999999 ", "0009999999999  "),
+        ] {
+            let stream =
+                |length| format!("PUT / HTTP/1.1\r\nX: 99999999999\r\ncontent-length:{length}\r\n");
+            for piece in [1, 2, 3, 7, 100] {
+                let mut bytes = stream(length).into_bytes();
+                let mut follower = Follower::new();
+                for piece in bytes.chunks_mut(piece) {
+                    assert_eq!(follower.follow(piece, 0), piece.len());
+                }
+                assert_eq!(bytes, stream(shortened).into_bytes());
+            }
+        }
     }
 
     /// Where tiny_http and we read differently, it is not noticed here, but nothing panics, and pieces do not matter.

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
-use super::pool::contain_panic;
+use crate::server::contain_panic;
 
 /// How long a thread stays that has nothing to do.
 const KEPT: Duration = Duration::from_secs(10);
