@@ -1,28 +1,65 @@
 //! threadkv: a key-value server over HTTP, made of plain threads and channels.
 //!
-//! # The map of the house
-//!
-//! A request travels through three modules, which know as little of each other as they can:
+//! # The house
 //!
 //! ```text
 //!            tiny_http        crossbeam channel            Arc<RwLock<HashMap>>
 //! socket ──► listener ──────► fixed pool of workers ─────► Store ── read:  under the read lock, answered at once
-//!            server::listener server::pool     api         └─────── write: a Command, committed, then answered
+//!            server           server        api            └─────── write: a Command, committed, then answered
 //! ```
 //!
-//! * [`server`] owns sockets and threads: it accepts, queues, reads bodies, writes answers, survives what clients do,
-//!   and drains at the end. It knows nothing of keys; it hands each request to a [`server::Service`].
-//! * [`store`] owns keys and values, and what may be done to them. It knows no HTTP.
-//! * [`api`] is the `Service` that joins the two: requests become commands, outcomes become responses. There are two APIs
-//!   over the same keys, `api/plain.rs` and `api/json`, and one table of paths for both, `api/route.rs`.
+//! * [`server`] is the simple path: it moves requests to workers and answers to clients. It knows no keys.
+//! * `armour` makes tiny_http fit to face the world. It can be left out: `cargo build --no-default-features`.
+//! * [`store`] owns keys and values, and commits writes to memory or to disk. It knows no HTTP.
+//! * [`api`] joins the two: requests become commands, outcomes become responses. There are two APIs over the same keys.
+//! * [`options`] turns the command line into a [`options::Config`] that the rest may trust. [`tokens`], [`rate`] and [`origin`] are what
+//!   options, files and the API share about who may do what and how often. [`logging`] writes log lines to stderr, [`memory`] gives
+//!   freed memory back to the system. `main` wires them together.
 //!
-//! [`tokens`] are what lets clients in, where that is asked for, and a [`rate::Rate`] says how often. [`options`] turns the
-//! command line into a [`options::Config`] that the rest may trust, [`logging`] sends log lines to stderr, [`memory`] gives
-//! back what is not needed any more, and `main` wires them together and waits for a signal.
+//! `server` uses none of the others. `armour` uses `server`. `store` uses neither.
 //!
-//! To read it in the order in which a request flows: `main.rs`, `server/mod.rs`, `server/listener.rs`,
-//! `server/connections.rs`, `server/pool.rs`, `api/mod.rs`, `api/plain.rs`, `store/mod.rs`, `server/call.rs`. What keeps
-//! clients from stopping the server for others is in `server/receive.rs`, `server/transfer.rs` and `server/guard.rs`.
+//! # A walk
+//!
+//! Read the files in this order, with an afternoon at hand. Each has one subject.
+//!
+//! **A GET** comes in.
+//!
+//! 1. `main.rs`: `serve` builds the store, the API and the server, and then waits for a signal.
+//! 2. `server/mod.rs`: the threads, and `Server::start`, which starts them. `Shared::serve` is where a worker begins.
+//! 3. `server/listener.rs`: tiny_http has a thread for each connection, which turns bytes into requests and puts them on one queue. The
+//!    listener moves them from there to the pool, up to 16 in one message. *Why in batches?* Waking a worker costs more than most
+//!    requests.
+//! 4. `server/lanes.rs`: one request of a connection at a time. *Why?* Answers go out in order. A worker that answered the second
+//!    request first would wait for the first one, and soon all workers would wait.
+//! 5. `server/pool.rs`: the workers, and their two queues. *Why two?* New requests may be refused when there are too many. A request
+//!    that has been begun must be finished, and workers send to that queue themselves: if it were full, they would wait for each other.
+//! 6. `server/request.rs`: what a head says, and where its body is. An ambiguous length is an error, since a proxy might read it
+//!    otherwise.
+//! 7. `api/mod.rs`, `api/route.rs`, `api/plain.rs`: path, method, token, rate, key, in this order, so that a refused request costs little.
+//!    The result is an [`server::Admission`]: how long the body may be, and what to do once it is there.
+//! 8. `store/mod.rs`, `store/map.rs`: [`store::Store::get`] looks the key up. *What is held under the lock?* The read lock, for one look-up and one
+//!    cloned pointer. The text is copied to the socket after the lock was given back.
+//! 9. `store/index/mod.rs` and behind it: the `HashMap`, and what makes it fast at ten million keys.
+//! 10. `server/call.rs`, `server/response.rs`, `server/message.rs`: a [`server::Call`] is the duty to answer. One that is dropped answers 500, so
+//!     a panic costs one request. The message is the answer in bytes.
+//! 11. `server/door.rs`: who writes it. The plain door writes on the worker. Then the `Turn` is dropped, and the next request of the
+//!     connection is up.
+//!
+//! **A durable PUT** goes the same way up to the store, and then:
+//!
+//! 1. `store/command.rs`: what may be done, and `store/entry.rs`: a key and its value in one block, made by the worker before any lock.
+//! 2. `store/commit/mod.rs`: the command goes to a committer, with a closure that will answer. *Who waits for the disk?* No worker: it
+//!    goes on with the next request.
+//! 3. `store/commit/disk/mod.rs`: the files, the protocol, and what a start finds after a crash at any point.
+//! 4. `store/commit/disk/writer.rs`: the journal thread takes all commands that wait, decides them on a staged copy (`store/state.rs`),
+//!    writes one batch to the log (`log.rs`, `frame.rs`, `changes.rs`), syncs once, applies it under the write lock, and hands the
+//!    answers to the pool. *Why then?* No reader may see what a crash could take back.
+//! 5. `store/commit/disk/recovery.rs`: what a start does. `snapshotter.rs`, `snapshot.rs`, `store/frozen.rs`: how the log is replaced by a
+//!    copy of the map while writes go on.
+//!
+//! **The armour** adds what hostile and slow clients make necessary. Its page lists each hazard, with the test that shows it. Begin with
+//! `armour/hooks.rs`, the strangest file, then `armour/connection.rs` and `armour/accept.rs`. *Who may wait for a client?* tiny_http's threads
+//! and the transfer threads, never a worker.
 
 // Tests may; elsewhere a comment has to show why it cannot happen.
 #![cfg_attr(

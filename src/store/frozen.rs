@@ -10,8 +10,8 @@ use std::vec;
 
 use super::Entry;
 use super::Map;
-use super::entries::Entries;
 use super::entry::Record;
+use super::index::Entries;
 use super::map;
 
 /// Goes through all entries that the map had when this was made, in byte order of their keys; also those that have expired.

@@ -1,4 +1,4 @@
-//! The map that serves every read: an `RwLock` around `HashMap`s and what keeps keys in order, see [`super::entries`].
+//! The map that serves every read: an `RwLock` around `HashMap`s and what keeps keys in order, see [`super::index`].
 //!
 //! Under the lock only pointers and numbers move: a read clones a pointer, a write swaps one. Text is formatted, and big things are
 //! freed, after the lock was given back.
@@ -12,9 +12,9 @@ use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::memory;
 
-use super::entries::Entries;
 use super::entry::Record;
 use super::frozen::View;
+use super::index::Entries;
 use super::state::{Change, Changes, Staged, State};
 use super::{Command, Entry, Key, Outcome};
 
@@ -329,143 +329,4 @@ pub(super) fn free_all(all: Arc<Entries>) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::store::{Expiry, Operation};
-
-    fn key(text: &str) -> Key {
-        Key::try_from(text.as_bytes()).unwrap()
-    }
-
-    fn put(map: &Map, name: &str, value: &str) -> Outcome {
-        put_until(map, name, value, None)
-    }
-
-    fn put_until(map: &Map, name: &str, value: &str, expiry: Option<Expiry>) -> Outcome {
-        let entry = Entry::of(name, value).with_expiry(expiry);
-        map.execute(Command::One(Operation::Put(entry)))
-    }
-
-    fn text(map: &Map, name: &str) -> Option<String> {
-        Some(map.get(&key(name))?.value().to_owned())
-    }
-
-    #[test]
-    fn the_last_put_counts() {
-        let map = Map::new();
-        assert_eq!(map.get(&key("a")), None);
-        assert_eq!(put(&map, "a", "1"), Outcome::Done);
-        assert_eq!(put(&map, "a", "2"), Outcome::Done);
-        assert_eq!(text(&map, "a").as_deref(), Some("2"));
-    }
-
-    #[test]
-    fn a_delete_says_whether_the_key_was_there() {
-        let map = Map::new();
-        put(&map, "a", "1");
-        assert_eq!(
-            map.execute(Command::One(Operation::Delete { key: key("a") })),
-            Outcome::Done
-        );
-        assert_eq!(
-            map.execute(Command::One(Operation::Delete { key: key("a") })),
-            Outcome::NotFound
-        );
-        assert_eq!(map.get(&key("a")), None);
-    }
-
-    #[test]
-    fn clear_removes_every_key_of_a_small_map_and_of_a_large_one() {
-        for entries in [3, FREE_ELSEWHERE + 1] {
-            let map = Map::new();
-            for n in 0..entries {
-                put(&map, &format!("k{n}"), "v");
-            }
-            assert_eq!(map.execute(Command::Clear), Outcome::Done);
-            assert_eq!((map.len(), map.bytes()), (0, 0));
-            assert_eq!(map.read().entries.len(), 0);
-        }
-    }
-
-    #[test]
-    fn a_value_that_was_read_outlives_its_key() {
-        let map = Map::new();
-        put(&map, "a", "1");
-        let read = map.get(&key("a"));
-        map.execute(Command::Clear);
-        assert_eq!(read.unwrap().value(), "1");
-    }
-
-    #[test]
-    fn an_expired_key_is_gone_for_readers_and_swept_in_steps() {
-        let map = Map::new();
-        let past = Some(Expiry::at_millis(1));
-        for n in 0..1000 {
-            put_until(&map, &format!("k{n}"), "v", past);
-        }
-        put(&map, "a", "1");
-        assert_eq!(map.get(&key("k0")), None);
-        assert_eq!(map.get_all(&[key("k1"), key("a")])[0], None);
-        assert_eq!(map.len(), 1);
-        assert_eq!(map.page("k", Bound::Unbounded, 10).entries, []);
-        let mut swept = 0;
-        while map.count_expired() {
-            match map.execute(Command::Sweep) {
-                Outcome::Swept(keys) if (1..1000).contains(&keys) => swept += keys,
-                other => panic!("{other:?}"),
-            }
-        }
-        assert_eq!((swept, map.len(), map.bytes()), (1000, 1, 2));
-        assert_eq!(map.read().entries.len(), 1);
-    }
-
-    #[test]
-    fn pages_hold_every_key_with_the_prefix_once() {
-        let map = Map::new();
-        for n in 0..1000 {
-            put(&map, &format!("k{n:03}"), "v");
-            put(&map, &format!("l{n:03}"), "v");
-        }
-        for most in [1, 7, STEP, 5000] {
-            let (mut listed, mut next) = (Vec::new(), None::<Entry>);
-            loop {
-                let from = next
-                    .as_ref()
-                    .map_or(Bound::Unbounded, |last| Bound::Excluded(last.key()));
-                let page = map.page("k", from, most);
-                assert!(page.entries.len() <= most);
-                listed.extend(page.entries.iter().map(|it| it.key().to_owned()));
-                next = page.next;
-                if next.is_none() {
-                    break;
-                }
-            }
-            let expected: Vec<String> = (0..1000).map(|n| format!("k{n:03}")).collect();
-            assert!(listed == expected, "{most} at once");
-        }
-        let after = |key| {
-            let page = map.page("k", Bound::Excluded(key), 1);
-            page.entries.first().map(|it| it.key().to_owned())
-        };
-        assert_eq!(after("k5").as_deref(), Some("k500"));
-        assert_eq!(after("a").as_deref(), Some("k000"));
-        assert_eq!(after("k999"), None);
-        assert_eq!(after("z"), None);
-    }
-
-    #[test]
-    fn staged_changes_show_when_they_are_applied_and_not_before() {
-        let map = Map::new();
-        put(&map, "a", "1");
-        let (outcome, changes) = map.stage(|staged| {
-            Command::Clear.execute(staged);
-            Command::One(Operation::Put(Entry::of("b", "2"))).execute(staged)
-        });
-        assert_eq!(outcome, Outcome::Done);
-        assert_eq!(text(&map, "a").as_deref(), Some("1"));
-        assert_eq!(map.get(&key("b")), None);
-        map.apply(changes);
-        assert_eq!(map.get(&key("a")), None);
-        assert_eq!(text(&map, "b").as_deref(), Some("2"));
-    }
-}
+mod tests;

@@ -1,23 +1,24 @@
 //! Keys, values, and what may be done to them. Knows no HTTP.
 //!
-//! One map serves every read, whatever the mode. A write is a [`Command`] and goes through [`Store::submit`], the seam
-//! between modes: they differ only in what has to happen before a command takes effect in the map. In memory nothing has
-//! to; with a working directory it must be on disk, see `disk`. The map is a lock (`map`) around the entries (`entries`),
-//! which are in a hash table and in two orders.
+//! ```text
+//! Arc<Store> ── Map ── RwLock ── Entries ── HashMap: key to entry
+//!      │                               └── the same keys in order, and by deadline
+//!      └── Committer: memory or disk
+//! ```
+//!
+//! The workers share the store as an `Arc`. One [`map`], behind an `RwLock`, serves every read, whatever the mode. A write is a
+//! [`Command`] and goes through [`Store::submit`]. The modes differ only in what must happen before a command takes effect in the
+//! map, see [`commit`]. What the lock guards is in [`index`].
 
 mod command;
-mod deadlines;
-mod disk;
-mod entries;
+mod commit;
 mod entry;
 mod frozen;
+mod index;
 mod key;
 mod map;
-mod order;
-mod slots;
 mod state;
 mod sweeper;
-mod table;
 
 use std::fmt;
 use std::io;
@@ -26,11 +27,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub use command::{Command, MAX_OPERATIONS, Operation, Outcome};
-pub use disk::{Answer, Durability, OpenError};
+pub use commit::{Answer, Durability, OpenError};
 pub use entry::{Entry, Expiry, Kind};
 pub use key::{Key, KeyError, MAX_KEY_BYTES};
 
-use disk::Journal;
+use commit::Committer;
 use map::Map;
 use sweeper::Sweeper;
 
@@ -41,13 +42,6 @@ const FIRST_STEP: usize = 16;
 pub struct Store {
     committer: Arc<Committer>,
     _sweeper: Sweeper,
-}
-
-/// The map, and what commits writes to it.
-struct Committer {
-    map: Arc<Map>,
-    /// What commits writes; without it they take effect at once.
-    journal: Option<Journal>,
 }
 
 /// How much a store holds.
@@ -117,7 +111,7 @@ impl std::error::Error for Failure {}
 impl Store {
     /// A store that keeps its data in memory only. Fails where there is no thread to be had.
     pub fn in_memory() -> io::Result<Store> {
-        Store::with(Arc::new(Map::new()), None)
+        Store::with(Committer::in_memory(Arc::new(Map::new())))
     }
 
     /// Opens the store in a directory, creating it if there is none, and loads it.
@@ -133,19 +127,13 @@ impl Store {
         deliver: impl Fn(Vec<Answer>) + Send + Sync + 'static,
     ) -> Result<Store, OpenError> {
         let map = Arc::new(Map::new());
-        let journal = Journal::open(
-            directory,
-            durability,
-            snapshot_after,
-            Arc::clone(&map),
-            deliver,
-        )?;
-        Store::with(map, Some(journal))
+        let committer = Committer::on_disk(directory, durability, snapshot_after, map, deliver)?;
+        Store::with(committer)
             .map_err(|error| OpenError::Io("start a thread for", directory.into(), error))
     }
 
-    fn with(map: Arc<Map>, journal: Option<Journal>) -> io::Result<Store> {
-        let committer = Arc::new(Committer { map, journal });
+    fn with(committer: Committer) -> io::Result<Store> {
+        let committer = Arc::new(committer);
         let sweeper = Sweeper::start(Arc::clone(&committer))?;
         Ok(Store {
             committer,
@@ -155,12 +143,12 @@ impl Store {
 
     /// The entry of a key, if it has one. Sees every write that was answered before this call, as all reads do.
     pub fn get(&self, key: &Key) -> Option<Entry> {
-        self.committer.map.get(key)
+        self.committer.map().get(key)
     }
 
     /// The entries of several keys, as they are at one moment.
     pub fn get_all(&self, keys: &[Key]) -> Vec<Option<Entry>> {
-        self.committer.map.get_all(keys)
+        self.committer.map().get_all(keys)
     }
 
     /// The entries of keys that begin with `prefix`, those behind `after` if it is given, in byte order of the keys.
@@ -168,20 +156,20 @@ impl Store {
     /// They are fetched as the iterator goes on, some at a time, so that nobody waits for a long listing. It holds all
     /// keys that are there from its beginning to its end; those put or removed meanwhile it may hold or not.
     pub fn list(&self, prefix: String, after: Option<String>) -> Listing {
-        Listing::of(&self.committer.map, prefix, after)
+        Listing::of(self.committer.map(), prefix, after)
     }
 
     /// How much the store holds.
     pub fn size(&self) -> Size {
         Size {
-            keys: self.committer.map.len(),
-            bytes: self.committer.map.bytes(),
+            keys: self.committer.map().len(),
+            bytes: self.committer.map().bytes(),
         }
     }
 
     /// What is wrong with the store, as far as is known.
     pub fn problem(&self) -> Option<Problem> {
-        self.committer.journal.as_ref().and_then(Journal::problem)
+        self.committer.problem()
     }
 
     /// Commits a write, and calls `done` with what came of it: now, where nothing has to be waited for, or later, on
@@ -197,21 +185,7 @@ impl Store {
     /// Makes everything that was submitted durable. Nothing can be submitted any more. Gives up with
     /// [`Failure::TimedOut`] after 15 seconds.
     pub fn close(&self) -> Result<(), Failure> {
-        let journal = self.committer.journal.as_ref();
-        journal.map_or(Ok(()), Journal::close)
-    }
-}
-
-impl Committer {
-    fn submit(
-        &self,
-        command: Command,
-        done: impl FnOnce(Result<Outcome, Failure>) + Send + 'static,
-    ) {
-        match &self.journal {
-            None => done(Ok(self.map.execute(command))),
-            Some(journal) => journal.submit(command, Box::new(done)),
-        }
+        self.committer.close()
     }
 }
 

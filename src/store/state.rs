@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use std::hash::{Hash, Hasher};
 
 use super::Entry;
-use super::entries::Entries;
+use super::index::Entries;
 
 /// Something that commands can be carried out on.
 pub(super) trait State {

@@ -9,7 +9,8 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
 use crate::memory;
 
-use super::{Command, Committer, Outcome};
+use super::commit::Committer;
+use super::{Command, Outcome};
 
 /// How often the sweeper looks for keys that have expired.
 const INTERVAL: Duration = Duration::from_millis(100);
@@ -37,7 +38,7 @@ impl Sweeper {
 /// Sweeps in small steps, each a command like any other, so that others get their turn in between.
 fn run(committer: &Committer, dropped: &Receiver<()>) {
     while let Err(RecvTimeoutError::Timeout) = dropped.recv_timeout(INTERVAL) {
-        while committer.map.count_expired() {
+        while committer.map().count_expired() {
             let (done, result) = bounded(1);
             committer.submit(Command::Sweep, move |outcome| {
                 let _ = done.send(outcome); // has room for one

@@ -3,10 +3,8 @@
 use std::io::ErrorKind;
 use std::process::Command;
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-
 use crate::client::Client;
-use crate::process::{Server, is_root};
+use crate::process::{Server, is_root, raise_own_limit};
 
 /// What the contract's tests run with.
 const DESCRIPTORS: u64 = 20_000;
@@ -19,20 +17,6 @@ pub fn start_with_descriptors(limit: u64, options: &[&str]) -> Server {
         .args(["-c", &script, env!("CARGO_BIN_EXE_threadkv")])
         .args(options);
     Server::spawn(command)
-}
-
-/// Lets this process have as many descriptors as it may, and says how many.
-pub fn raise_own_limit() -> u64 {
-    let maximum = getrlimit(Resource::Nofile).maximum;
-    setrlimit(
-        Resource::Nofile,
-        Rlimit {
-            current: maximum,
-            maximum,
-        },
-    )
-    .unwrap();
-    maximum.unwrap_or(u64::MAX)
 }
 
 #[test]

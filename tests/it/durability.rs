@@ -98,7 +98,7 @@ fn a_clear_is_durable_and_so_is_what_came_before_and_after() {
 
 #[test]
 fn ten_thousand_puts_at_once_survive_the_sigterm_right_behind_them() {
-    crate::connections::raise_own_limit();
+    crate::process::raise_own_limit();
     let directory = Directory::new();
     let server = start_in(&directory, &[]);
     let mut clients: Vec<Client> = (0..5_000).map(|_| server.connect()).collect();

@@ -9,7 +9,7 @@ use rustix::process::{Pid, Resource, Rlimit, prlimit};
 
 use crate::bystander::Bystander;
 use crate::client::Client;
-use crate::connections::raise_own_limit;
+use crate::process::raise_own_limit;
 use crate::process::{Server, wait_for};
 use crate::usage::{Usage, wait_for_descriptors};
 

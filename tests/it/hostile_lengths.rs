@@ -51,7 +51,6 @@ fn an_absurd_length_gets_its_error_on_every_route_and_costs_next_to_nothing() {
     let bystander = Bystander::start(&server);
     let before = Usage::of(&server);
     forget_peak(&server);
-    let mut sent = 0;
     for (path, methods) in ROUTES {
         for method in METHODS {
             let expected: &[u16] = match (methods.contains(method), methods.is_empty()) {
@@ -74,20 +73,13 @@ fn an_absurd_length_gets_its_error_on_every_route_and_costs_next_to_nothing() {
                     answer.json();
                 }
                 client.expect_end();
-                sent += 1;
             }
         }
     }
     bystander.end();
     server.get("/kv/a").expect(200, "before");
     expect_peak(&server, &before, SOME);
-    // The owner of such a request may have to stay, but it holds nothing.
     wait_for_descriptors(&server, &before);
-    let after = Usage::of(&server);
-    assert!(
-        after.threads <= before.threads + sent,
-        "{after} after {sent} requests, {before} before"
-    );
 }
 
 #[test]
@@ -218,12 +210,12 @@ fn what_is_announced_and_does_not_come_takes_no_memory() {
 }
 
 #[test]
-fn where_memory_is_promised_to_nobody_an_absurd_length_costs_a_thread_and_no_more() {
+fn where_memory_is_promised_to_nobody_an_absurd_length_leaves_nothing_behind() {
     let server = Server::start(&[]);
     let mut steady = server.connect();
     steady.send("PUT", "/kv/a", "v").expect(200, "");
     let before = Usage::of(&server);
-    // As with `vm.overcommit_memory=2`: no room for the buffer that huge bodies are skipped with, but for threads.
+    // As with `vm.overcommit_memory=2`: no room for a body of the announced length, but for threads.
     let room = Some(2 << 30);
     let limit = Rlimit {
         current: room,
@@ -242,11 +234,7 @@ fn where_memory_is_promised_to_nobody_an_absurd_length_costs_a_thread_and_no_mor
         client.expect_end();
         steady.send("GET", "/kv/a", "").expect(200, "v");
     }
+    wait_for_descriptors(&server, &before);
     let after = Usage::of(&server);
-    assert!(
-        after.threads <= before.threads + sent
-            && after.descriptors <= before.descriptors + 2 * sent,
-        "{after} after {sent} requests, {before} before"
-    );
     assert!(after.memory < before.memory + SOME);
 }

@@ -9,7 +9,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Resource, Rlimit};
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::client::{Client, Response};
 use crate::directory::Directory;
@@ -243,4 +243,18 @@ pub fn is_root(what: &str) -> bool {
         eprintln!("SKIPPED: {what} takes root");
     }
     root
+}
+
+/// Lets this process have as many descriptors as it may, and says how many.
+pub fn raise_own_limit() -> u64 {
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: maximum,
+            maximum,
+        },
+    )
+    .unwrap();
+    maximum.unwrap_or(u64::MAX)
 }

@@ -11,8 +11,9 @@ use std::{array, env};
 
 use crate::bystander::{Bystander, Log};
 use crate::client::Client;
-use crate::connections::{raise_own_limit, start_with_descriptors};
+use crate::connections::start_with_descriptors;
 use crate::crowd::{Crowd, begin_to_connect, never_reader};
+use crate::process::raise_own_limit;
 use crate::process::{PATIENCE, Server, wait_for};
 use crate::usage::Usage;
 

@@ -3,9 +3,9 @@
 use std::process;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::super::super::Entry;
-use super::super::super::state::{Change, Changes};
 use super::*;
+use crate::store::Entry;
+use crate::store::state::{Change, Changes};
 
 /// A working directory for one test, removed at the end.
 struct Scratch(PathBuf);

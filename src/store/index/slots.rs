@@ -4,7 +4,7 @@
 use std::mem;
 use std::ops::Index;
 
-use super::Entry;
+use crate::store::Entry;
 
 /// The number of an entry, until it is removed, or moved to where another was removed.
 pub(super) type Slot = u32;

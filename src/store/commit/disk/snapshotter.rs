@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError, unbounded};
 
-use super::super::Map;
-use super::super::frozen::Frozen;
 use super::directory::Directory;
 use super::log::{Log, WriteError};
 use super::{recovery, snapshot};
+use crate::store::Map;
+use crate::store::frozen::Frozen;
 
 /// A log of so many files is replaced, however short it is: each start adds one.
 const LOG_FILES: usize = 100;

@@ -5,8 +5,8 @@ use std::collections::hash_map::RandomState;
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::entry::Record;
 use super::slots::{Slot, Slots};
+use crate::store::entry::Record;
 
 /// How many parts there are. A map that is full is copied to one of twice its size, while everybody waits. Of ten
 /// million entries a part has a few thousand, which takes half a millisecond.

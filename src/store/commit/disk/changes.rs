@@ -15,9 +15,9 @@
 //!
 //! Numbers are little-endian.
 
-use super::super::entries::Loader;
-use super::super::state::{Change, Changes};
-use super::super::{Entry, Expiry, Kind};
+use crate::store::index::Loader;
+use crate::store::state::{Change, Changes};
+use crate::store::{Entry, Expiry, Kind};
 
 /// The key has this value from now on.
 const SET: u8 = 1;
@@ -133,9 +133,9 @@ fn take<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::Key;
-    use super::super::super::entries::Entries;
     use super::*;
+    use crate::store::Key;
+    use crate::store::index::Entries;
 
     fn entry(key: &str, kind: Kind, value: &str, expiry: Option<u64>) -> Entry {
         let key = Key::try_from(key.as_bytes()).unwrap();

@@ -13,10 +13,11 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::Receiver;
 
-use super::{Answer, Completion, Deliver, Failure, Job};
+use super::{Answer, Completion, Deliver, Job};
+use crate::store::Failure;
 
 /// How long a batch may take, most of it the disk's time: some hundred times as long as a slow one.
-const PATIENCE: Duration = Duration::from_secs(10);
+const STALLED_AFTER: Duration = Duration::from_secs(10);
 
 /// How often to look whether one has taken too long.
 const LOOK: Duration = Duration::from_millis(500);
@@ -63,7 +64,7 @@ impl UnderWay {
     fn out_of_time(&self) -> (Vec<Completion>, bool) {
         let mut batch = self.lock();
         match &mut *batch {
-            Some(batch) if batch.since.elapsed() >= PATIENCE => {
+            Some(batch) if batch.since.elapsed() >= STALLED_AFTER => {
                 let first = !self.stalled.swap(true, Ordering::AcqRel);
                 (mem::take(&mut batch.completions), first)
             }
@@ -78,13 +79,13 @@ impl UnderWay {
 }
 
 /// What the thread that looks after it works with.
-pub(super) struct Patience {
+pub(super) struct Stall {
     pub(super) under_way: Arc<UnderWay>,
     pub(super) jobs: Receiver<Job>,
     pub(super) deliver: Arc<Deliver>,
 }
 
-impl Patience {
+impl Stall {
     /// Looks after batches until the process ends.
     pub(super) fn start(self) -> io::Result<()> {
         let look = move || {
@@ -93,7 +94,7 @@ impl Patience {
                 self.look();
             }
         };
-        thread::Builder::new().name("patience".into()).spawn(look)?;
+        thread::Builder::new().name("stall".into()).spawn(look)?;
         Ok(())
     }
 
@@ -116,7 +117,7 @@ impl Patience {
         // Afterwards, since the log may be on the same disk.
         if stalled {
             log::error!(
-                "the disk has not ended a write in {PATIENCE:?}; writes are refused until it does, reads go on"
+                "the disk has not ended a write in {STALLED_AFTER:?}; writes are refused until it does, reads go on"
             );
         }
     }

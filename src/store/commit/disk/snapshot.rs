@@ -12,11 +12,11 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::super::Entry;
-use super::super::entries::Loader;
 use super::changes;
 use super::directory::{Directory, OpenError};
 use super::frame::{self, HEAD, Head, Tag};
+use crate::store::Entry;
+use crate::store::index::Loader;
 
 /// About how many bytes a block has, give or take an entry: enough for one read to be worth it, and few enough for all cores to
 /// have something to do.

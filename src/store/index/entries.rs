@@ -16,11 +16,11 @@ use super::deadlines::Deadlines;
 use super::order::Order;
 use super::slots::{Slot, Slots};
 use super::table::Table;
-use super::{Entry, Expiry};
+use crate::store::{Entry, Expiry};
 
 /// Entries, one a key. Everything in here is kept in step by [`Entries::insert`] and [`Entries::remove`].
 #[derive(Default)]
-pub(super) struct Entries {
+pub(in crate::store) struct Entries {
     slots: Slots,
     table: Table,
     order: Order,
@@ -31,13 +31,13 @@ pub(super) struct Entries {
 
 impl Entries {
     /// The entry of a key; also one that has expired.
-    pub(super) fn get(&self, key: &str) -> Option<&Entry> {
+    pub(in crate::store) fn get(&self, key: &str) -> Option<&Entry> {
         let slot = self.table.find(key)?;
         Some(&self.slots[slot])
     }
 
     /// Sets the entry of its key, and returns the one that the key had.
-    pub(super) fn insert(&mut self, entry: Entry) -> Option<Entry> {
+    pub(in crate::store) fn insert(&mut self, entry: Entry) -> Option<Entry> {
         let expiry = entry.expiry;
         self.bytes += entry.bytes();
         if let Some(slot) = self.table.replace(entry.record()) {
@@ -56,7 +56,7 @@ impl Entries {
     }
 
     /// Removes the entry of a key, and returns it.
-    pub(super) fn remove(&mut self, key: &str) -> Option<Entry> {
+    pub(in crate::store) fn remove(&mut self, key: &str) -> Option<Entry> {
         let slot = self.table.remove(key)?;
         self.order.remove(slot, &self.slots);
         self.set_deadline(slot, self.slots[slot].expiry, None);
@@ -75,7 +75,7 @@ impl Entries {
     }
 
     /// Frees everything bit by bit, so that nobody has to wait for it.
-    pub(super) fn free(self) {
+    pub(in crate::store) fn free(self) {
         memory::free_all(self.deadlines.into_pieces(), size_of_val);
         memory::free_all(self.table.into_pieces(), Table::piece_bytes);
         memory::free_all(self.order.into_pieces(), Order::piece_bytes);
@@ -93,7 +93,7 @@ impl Entries {
     }
 
     /// How many there are that have not expired, and the bytes of their keys and values.
-    pub(super) fn live(&self) -> (usize, usize) {
+    pub(in crate::store) fn live(&self) -> (usize, usize) {
         let (keys, bytes) = self.expired().fold((0, 0), |(keys, bytes), entry| {
             (keys + 1, bytes + entry.bytes())
         });
@@ -102,28 +102,28 @@ impl Entries {
 
     /// How many there are that have not expired; `None` if that takes another call, since more than `most` have
     /// expired since the last one.
-    pub(super) fn count_live(&mut self, most: usize) -> Option<usize> {
+    pub(in crate::store) fn count_live(&mut self, most: usize) -> Option<usize> {
         let expired = self.deadlines.count_passed(most)?;
         Some(self.len() - expired)
     }
 
     /// How many there are, those that have expired and are still here included.
-    pub(super) fn len(&self) -> usize {
+    pub(in crate::store) fn len(&self) -> usize {
         self.slots.len()
     }
 
     /// Bytes of all keys and values.
-    pub(super) fn bytes(&self) -> usize {
+    pub(in crate::store) fn bytes(&self) -> usize {
         self.bytes
     }
 
     /// Those of which the deadline has come, soonest first.
-    pub(super) fn expired(&self) -> impl Iterator<Item = &Entry> {
+    pub(in crate::store) fn expired(&self) -> impl Iterator<Item = &Entry> {
         self.deadlines.passed().map(|slot| &self.slots[slot])
     }
 
     /// Those from a key on, in byte order.
-    pub(super) fn from(&self, from: Bound<&str>) -> impl Iterator<Item = &Entry> {
+    pub(in crate::store) fn from(&self, from: Bound<&str>) -> impl Iterator<Item = &Entry> {
         let slots = self.order.from(from, &self.slots);
         slots.map(|slot| &self.slots[slot])
     }
@@ -132,14 +132,14 @@ impl Entries {
 /// Entries while a store is loaded: found by key, but in no order yet. The orders are made when all entries are there, which
 /// takes much less time than keeping them in step.
 #[derive(Default)]
-pub(super) struct Loader {
+pub(in crate::store) struct Loader {
     slots: Slots,
     table: Table,
 }
 
 impl Loader {
     /// Entries that come in blocks. No key may come twice.
-    pub(super) fn from_blocks(blocks: impl IntoIterator<Item = Vec<Entry>>) -> Loader {
+    pub(in crate::store) fn from_blocks(blocks: impl IntoIterator<Item = Vec<Entry>>) -> Loader {
         let mut slots = Slots::default();
         for entry in blocks.into_iter().flatten() {
             slots.push(entry);
@@ -149,13 +149,13 @@ impl Loader {
     }
 
     /// The entry of a key.
-    pub(super) fn get(&self, key: &str) -> Option<&Entry> {
+    pub(in crate::store) fn get(&self, key: &str) -> Option<&Entry> {
         let slot = self.table.find(key)?;
         Some(&self.slots[slot])
     }
 
     /// Sets the entry of its key.
-    pub(super) fn insert(&mut self, entry: Entry) {
+    pub(in crate::store) fn insert(&mut self, entry: Entry) {
         if let Some(slot) = self.table.replace(entry.record()) {
             self.slots.replace(slot, entry);
         } else {
@@ -165,7 +165,7 @@ impl Loader {
     }
 
     /// Removes the entry of a key, if there is one.
-    pub(super) fn remove(&mut self, key: &str) {
+    pub(in crate::store) fn remove(&mut self, key: &str) {
         let Some(slot) = self.table.remove(key) else {
             return;
         };
@@ -177,7 +177,7 @@ impl Loader {
     }
 
     /// Makes the orders.
-    pub(super) fn finish(self) -> Entries {
+    pub(in crate::store) fn finish(self) -> Entries {
         let Loader { slots, table } = self;
         let (mut deadlines, mut bytes) = (Vec::new(), 0);
         for slot in 0..slots.len() as Slot {

@@ -8,10 +8,10 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
-use super::super::state::Changes;
 use super::directory::Directory;
 use super::frame::{self, Tag};
 use super::{Durability, changes};
+use crate::store::state::Changes;
 
 /// Bytes of a file that has no batch: the frame that it begins with.
 pub(super) const HEADER: u64 = frame::HEAD as u64 + 1;

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::ops::Bound;
 
-use super::Expiry;
 use super::slots::Slot;
+use crate::store::Expiry;
 
 /// The entries that expire.
 #[derive(Default)]

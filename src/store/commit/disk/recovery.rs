@@ -8,13 +8,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::super::entries::{Entries, Loader};
 use super::Durability;
 use super::changes;
 use super::directory::{Directory, Files, OpenError};
 use super::frame::{self, Flaw, Frame, Tag};
 use super::log::{self as change_log, Log, WriteError};
 use super::snapshot;
+use crate::store::index::{Entries, Loader};
 
 /// What a store holds, and where it goes on.
 pub(super) struct Recovered {

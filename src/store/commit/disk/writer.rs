@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
-use super::super::{Command, Failure, Map};
 use super::log::WriteError;
-use super::patience::UnderWay;
-use super::{Answer, Completion, Condition, Deliver, Disk, Durability, Job};
+use super::{Condition, Disk, Durability};
+use crate::store::commit::stall::UnderWay;
+use crate::store::commit::{Answer, Completion, Deliver, Job};
+use crate::store::{Command, Failure, Map};
 
 /// The most operations in a batch, give or take one command: more than there are clients, as a rule, and few enough to be
 /// applied in a few milliseconds, which readers wait for.

@@ -4,7 +4,7 @@
 //! what they amount to as one batch to the [`log`], syncs once, applies it to the map, and hands the answers back. So writes that
 //! wait together share one sync, no reader sees what a crash could take back, and whoever submitted a command never waits for
 //! the disk. When the log has become long, the [`snapshotter`] has a [`snapshot`] of the map written, and deletes the log before
-//! it. [`recovery`] is what a start does. [`patience`] answers those whose write the disk does not get done.
+//! it. [`recovery`] is what a start does. [`super::stall`] answers those whose write the disk does not get done.
 //!
 //! # The files
 //!
@@ -44,7 +44,7 @@
 //! **A snapshot**, where S is the number of the next batch:
 //!
 //! 1. begin `log-S`, as above, so that everything before S is on disk;
-//! 2. take a view of the map as it is now, which is what the log says up to S ([`super::frozen`]); batches go on to be committed;
+//! 2. take a view of the map as it is now, which is what the log says up to S ([`crate::store::frozen`]); batches go on to be committed;
 //! 3. write the view to `snapshot.new`, sync it, read it back and compare its checksums;
 //! 4. rename it to `snapshot-S`, sync the directory;
 //! 5. delete the log files before S, oldest first, then older snapshots.
@@ -72,7 +72,6 @@ mod changes;
 mod directory;
 mod frame;
 mod log;
-mod patience;
 mod recovery;
 mod reserve;
 mod snapshot;
@@ -90,10 +89,11 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 
 pub use directory::OpenError;
 
-use super::{Command, Failure, Map, Outcome, Problem};
+use super::stall::{Stall, UnderWay};
+use super::{Answer, Completion, Deliver, Job};
+use crate::store::{Command, Failure, Map, Problem};
 use directory::Directory;
 use log::Log;
-use patience::{Patience, UnderWay};
 use recovery::Recovered;
 use reserve::Reserve;
 use snapshotter::Snapshotter;
@@ -120,31 +120,6 @@ impl fmt::Display for Durability {
             Durability::Os => "os",
             Durability::None => "none",
         })
-    }
-}
-
-/// What is called with what came of a command.
-pub(super) type Completion = Box<dyn FnOnce(Result<Outcome, Failure>) + Send>;
-
-/// What is called with the answers of a batch.
-type Deliver = dyn Fn(Vec<Answer>) + Send + Sync;
-
-/// What came of a command, on its way to whoever submitted it.
-pub struct Answer {
-    done: Completion,
-    result: Result<Outcome, Failure>,
-}
-
-impl Answer {
-    /// Nothing has been written, and nothing has changed.
-    fn refused(done: Completion) -> Answer {
-        let result = Err(Failure::Unavailable);
-        Answer { done, result }
-    }
-
-    /// Tells whoever submitted the command.
-    pub fn deliver(self) {
-        (self.done)(self.result);
     }
 }
 
@@ -199,7 +174,7 @@ impl Disk {
 }
 
 /// The way to the journal thread.
-pub(super) struct Journal {
+pub(in crate::store) struct Journal {
     /// `None` once closed. Unbounded, so that submitting never waits, and yet short: each connection of the server has
     /// one command under way at most. Held for a send, which does not wait.
     queue: Mutex<Option<Sender<Job>>>,
@@ -209,14 +184,9 @@ pub(super) struct Journal {
     under_way: Arc<UnderWay>,
 }
 
-struct Job {
-    command: Command,
-    done: Completion,
-}
-
 impl Journal {
     /// Opens the directory, loads what is in it into the map, and starts the journal thread.
-    pub(super) fn open(
+    pub(in crate::store) fn open(
         directory: &Path,
         durability: Durability,
         snapshot_after: u64,
@@ -232,7 +202,7 @@ impl Journal {
         });
         let under_way = Arc::new(UnderWay::default());
         let deliver: Arc<Deliver> = Arc::new(deliver);
-        let patience = Patience {
+        let stall = Stall {
             under_way: Arc::clone(&under_way),
             jobs: jobs.clone(),
             deliver: Arc::clone(&deliver),
@@ -242,7 +212,7 @@ impl Journal {
         let (end, ended) = bounded(1);
         let thread_error =
             |error| OpenError::Io("start the journal thread for", directory.into(), error);
-        patience.start().map_err(thread_error)?;
+        stall.start().map_err(thread_error)?;
         thread::Builder::new()
             .name("journal".into())
             .spawn(move || {
@@ -258,7 +228,7 @@ impl Journal {
         })
     }
 
-    pub(super) fn submit(&self, command: Command, done: Completion) {
+    pub(in crate::store) fn submit(&self, command: Command, done: Completion) {
         let job = Job { command, done };
         let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
         let refused = match &*queue {
@@ -274,7 +244,7 @@ impl Journal {
     }
 
     /// What is wrong with the disk, as far as is known; the worst of it.
-    pub(super) fn problem(&self) -> Option<Problem> {
+    pub(in crate::store) fn problem(&self) -> Option<Problem> {
         let Condition {
             failed,
             refusing,
@@ -294,7 +264,7 @@ impl Journal {
     }
 
     /// Commits what has been submitted, makes it durable, and ends the thread. Gives up where the disk takes too long.
-    pub(super) fn close(&self) -> Result<(), Failure> {
+    pub(in crate::store) fn close(&self) -> Result<(), Failure> {
         drop(
             self.queue
                 .lock()

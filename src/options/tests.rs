@@ -1,0 +1,151 @@
+use super::*;
+
+fn config(arguments: &[&str]) -> Result<Config, String> {
+    match parse(arguments.iter().map(OsString::from))? {
+        Invocation::Serve(config) => Ok(config),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn without_options_the_defaults_of_the_contract_hold() {
+    let config = config(&[]).unwrap();
+    assert_eq!(config.address, "127.0.0.1:4000".parse().unwrap());
+    assert_eq!(config.working_dir, None);
+    assert_eq!(config.durability, Durability::Sync);
+    assert!(config.workers >= 2);
+    assert_eq!(config.max_connections, None);
+    assert_eq!(config.timeouts, Timeouts::default());
+    assert_eq!(config.max_value_bytes, 10_485_760);
+    assert_eq!(config.max_batch, 500);
+    assert_eq!(config.log_level, LevelFilter::Info);
+}
+
+#[test]
+fn every_option_takes_both_forms() {
+    let spaced = [
+        "--host",
+        "::1",
+        "--port",
+        "8001",
+        "--working-dir",
+        "a=b",
+        "--workers",
+        "3",
+    ];
+    let joined = [
+        "--host=::1",
+        "--port=8001",
+        "--working-dir=a=b",
+        "--workers=3",
+    ];
+    for arguments in [&spaced[..], &joined[..]] {
+        let config = config(arguments).unwrap();
+        assert_eq!(config.address, "[::1]:8001".parse().unwrap());
+        assert_eq!(config.working_dir, Some(PathBuf::from("a=b")));
+        assert_eq!(config.workers, 3);
+    }
+    let rest = [
+        "--durability=os",
+        "--max-connections=10",
+        "--max-value-bytes=5",
+        "--max-batch=7",
+        "--log-level=debug",
+        "--host=localhost",
+        "--rate-limit=100/m",
+        "--cors-origin=http://a",
+        "--cors-origin=http://b:1",
+        "--idle-timeout=1",
+        "--head-timeout=2",
+        "--transfer-timeout=86400",
+        "--min-rate=0",
+    ];
+    let config = config(&rest).unwrap();
+    assert_eq!(config.max_connections, Some(10));
+    assert_eq!(config.durability, Durability::Os);
+    assert_eq!(config.max_value_bytes, 5);
+    let timeouts = Timeouts {
+        idle: Duration::from_secs(1),
+        head: Duration::from_secs(2),
+        transfer: Duration::from_secs(86_400),
+        min_rate: 0,
+    };
+    assert_eq!(config.timeouts, timeouts);
+    assert_eq!(config.max_batch, 7);
+    assert_eq!(config.rate_limit.unwrap().to_string(), "100/m");
+    assert_eq!(config.cors_origins.len(), 2);
+    assert_eq!(config.log_level, LevelFilter::Debug);
+    assert_eq!(config.address.ip(), IpAddr::V4(Ipv4Addr::LOCALHOST));
+}
+
+#[test]
+fn a_mistake_is_answered_by_one_line_that_names_it() {
+    for (arguments, named) in [
+        (&["--port", "65536"][..], "--port \"65536\""),
+        (&["--port=-1"], "--port \"-1\""),
+        (&["--port="], "--port \"\""),
+        (&["--port"], "--port"),
+        (&["--host", "example"], "--host \"example\""),
+        (&["--workers", "0"], "--workers \"0\""),
+        (&["--workers", "20000"], "--workers \"20000\""),
+        (&["--max-connections", "0"], "--max-connections \"0\""),
+        (&["--idle-timeout", "0"], "--idle-timeout \"0\""),
+        (&["--head-timeout=86401"], "--head-timeout \"86401\""),
+        (&["--transfer-timeout", "1s"], "--transfer-timeout \"1s\""),
+        (&["--min-rate", "1073741825"], "--min-rate \"1073741825\""),
+        (&["--max-value-bytes", "1.5"], "--max-value-bytes \"1.5\""),
+        (&["--max-batch", "0"], "--max-batch \"0\""),
+        (&["--log-level", "loud"], "--log-level \"loud\""),
+        (&["--durability", "disk"], "--durability \"disk\""),
+        (&["--rate-limit", "10"], "--rate-limit \"10\""),
+        (&["--rate-limit=0/s"], "--rate-limit \"0/s\""),
+        (
+            &["--cors-origin", "example.com"],
+            "--cors-origin \"example.com\"",
+        ),
+        (&["--cors-origin=*", "--cors-origin="], "--cors-origin \"\""),
+        (&["--host", "0.0.0.0"], "--auth"),
+        (&["--host", "192.168.1.1", "--port", "1"], "--no-auth"),
+        (&["--auth", "f", "--no-auth"], "--no-auth"),
+        (&["token"], "create list revoke"),
+        (&["token", "create"], "--file; threadkv token create --help"),
+        (&["token", "make"], "threadkv token --help"),
+        (
+            &["token", "create", "--file=f", "--rate-limit=9"],
+            "--rate-limit \"9\"",
+        ),
+        (&["token", "revoke", "--file", "f"], "--name"),
+        (&["--bogus"], "--bogus"),
+        (&["--bogus=1"], "--bogus"),
+        (&["stray"], "stray"),
+        (&["--port", "1", "--port", "2"], "port"),
+    ] {
+        let error = config(arguments).unwrap_err();
+        assert!(error.contains(named), "{arguments:?}: {error}");
+        assert_eq!(error.lines().count(), 1, "{error}");
+    }
+}
+
+#[test]
+fn other_machines_are_let_in_with_tokens_or_on_purpose() {
+    for arguments in [
+        ["--host=0.0.0.0", "--no-auth", "--port=1"],
+        ["--host=::", "--auth=f", "--port=1"],
+        ["--host=127.0.0.2", "--port=1", "--workers=1"],
+    ] {
+        assert!(config(&arguments).is_ok(), "{arguments:?}");
+    }
+}
+
+#[test]
+fn help_and_version_are_printed() {
+    let printed = |argument: &str| match parse([OsString::from(argument)]) {
+        Ok(Invocation::Print(text)) => text,
+        other => panic!("{other:?}"),
+    };
+    assert!(printed("--help").contains("--max-value-bytes"));
+    assert_eq!(
+        printed("--version"),
+        format!("threadkv {}\n", env!("CARGO_PKG_VERSION"))
+    );
+}

@@ -1,0 +1,116 @@
+//! The ways to commit a write. They differ only in what must happen before a command takes effect in the map: in memory nothing,
+//! with a working directory it must be on disk ([`disk`]).
+//!
+//! Each way decides a command (whether a key is there, say) in the order in which commands commit, against the very state that the
+//! command takes effect in.
+
+mod disk;
+mod stall;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::{Command, Failure, Map, Outcome, Problem};
+
+pub use disk::{Durability, OpenError};
+
+use disk::Journal;
+
+/// Called with what came of a command.
+type Completion = Box<dyn FnOnce(Result<Outcome, Failure>) + Send>;
+
+/// Called with the answers of a batch.
+type Deliver = dyn Fn(Vec<Answer>) + Send + Sync;
+
+/// What came of a command, on its way to whoever submitted it.
+pub struct Answer {
+    done: Completion,
+    result: Result<Outcome, Failure>,
+}
+
+impl Answer {
+    /// Nothing has been written, and nothing has changed.
+    fn refused(done: Completion) -> Answer {
+        let result = Err(Failure::Unavailable);
+        Answer { done, result }
+    }
+
+    /// Tells whoever submitted the command.
+    pub fn deliver(self) {
+        (self.done)(self.result);
+    }
+}
+
+/// A command that waits to be committed.
+struct Job {
+    command: Command,
+    done: Completion,
+}
+
+/// Commits commands to a map.
+pub(super) struct Committer {
+    map: Arc<Map>,
+    way: Way,
+}
+
+/// How it does so.
+enum Way {
+    /// At once, on the thread that submits.
+    Memory,
+    /// On the journal thread.
+    Disk(Journal),
+}
+
+impl Committer {
+    /// Commits to memory alone.
+    pub(super) fn in_memory(map: Arc<Map>) -> Committer {
+        let way = Way::Memory;
+        Committer { map, way }
+    }
+
+    /// Opens a directory, loads what is in it into the map, and commits to both. See [`super::Store::open`].
+    pub(super) fn on_disk(
+        directory: &Path,
+        durability: Durability,
+        snapshot_after: u64,
+        map: Arc<Map>,
+        deliver: impl Fn(Vec<Answer>) + Send + Sync + 'static,
+    ) -> Result<Committer, OpenError> {
+        let loaded = Arc::clone(&map);
+        let journal = Journal::open(directory, durability, snapshot_after, loaded, deliver)?;
+        let way = Way::Disk(journal);
+        Ok(Committer { map, way })
+    }
+
+    pub(super) fn map(&self) -> &Arc<Map> {
+        &self.map
+    }
+
+    /// Commits a command, and calls `done` with what came of it. Never waits.
+    pub(super) fn submit(
+        &self,
+        command: Command,
+        done: impl FnOnce(Result<Outcome, Failure>) + Send + 'static,
+    ) {
+        match &self.way {
+            Way::Memory => done(Ok(self.map.execute(command))),
+            Way::Disk(journal) => journal.submit(command, Box::new(done)),
+        }
+    }
+
+    /// What is wrong with where it commits to.
+    pub(super) fn problem(&self) -> Option<Problem> {
+        match &self.way {
+            Way::Memory => None,
+            Way::Disk(journal) => journal.problem(),
+        }
+    }
+
+    /// Makes everything that was submitted durable, and takes no more.
+    pub(super) fn close(&self) -> Result<(), Failure> {
+        match &self.way {
+            Way::Memory => Ok(()),
+            Way::Disk(journal) => journal.close(),
+        }
+    }
+}
