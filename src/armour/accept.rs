@@ -182,7 +182,7 @@ impl Gate {
                 silent,
                 is_new,
                 ..
-            } = connection.doing()?;
+            } = connection.doing().filter(|_| !connection.has_ended())?;
             let least = if is_new { FIRST_REQUEST } else { IDLE };
             (sending == Sending::Nothing && silent >= least).then_some(silent)
         };

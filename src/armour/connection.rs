@@ -29,6 +29,9 @@ pub(super) const WRITING: Duration = Duration::from_millis(10);
 /// How long a refused client may send the rest of its body, and read why it was refused.
 const FAREWELL: Duration = Duration::from_secs(5);
 
+/// How much later than that the guard closes the connection.
+const LATE: Duration = Duration::from_secs(1);
+
 /// About what tiny_http and we allocate for a connection.
 const BYTES: usize = 16 * 1024;
 
@@ -67,6 +70,8 @@ struct Progress {
     last: Instant,
     /// Held for a client that was refused while its body was still coming, so that it gets to read the answer.
     farewell: Option<Held>,
+    /// Since when its requests do not count any more.
+    voided: Option<Instant>,
     /// Whether tiny_http is done with the half that reads, and with the half that writes.
     closed: [bool; 2],
 }
@@ -107,6 +112,7 @@ impl Connection {
                 since: now,
                 last: now,
                 farewell: None,
+                voided: None,
                 closed: [false; 2],
             }),
             answered: Condvar::new(),
@@ -133,7 +139,14 @@ impl Connection {
     /// Ends it, and makes requests that have been read from it not count any more.
     fn void(&self) {
         self.void.store(true, Ordering::SeqCst);
+        self.lock().voided.get_or_insert_with(Instant::now);
         self.end();
+    }
+
+    /// Whether it should be closed by now: tiny_http's thread may be waiting for bytes that never come.
+    pub(super) fn lingers(&self) -> bool {
+        let voided = self.lock().voided;
+        voided.is_some_and(|voided| voided.elapsed() > FAREWELL + LATE)
     }
 
     fn is_void(&self) -> bool {
@@ -228,11 +241,12 @@ impl Connection {
     /// to do.
     pub(super) fn close_half(&self, reads: bool) -> bool {
         self.end();
-        let farewell = self.lock().farewell.take_if(|_| reads);
-        if let Some(held) = farewell {
-            discard(&held, FAREWELL);
-        }
         let mut progress = self.lock();
+        if let Some(held) = progress.farewell.take_if(|_| reads) {
+            drop(progress);
+            discard(&held, FAREWELL);
+            progress = self.lock();
+        }
         progress.closed[usize::from(reads)] = true;
         progress.closed == [true; 2]
     }
@@ -330,7 +344,7 @@ impl server::Connection for Connection {
         {
             held.shut_down_write();
             let mut progress = self.lock();
-            progress.farewell = Some(held).filter(|_| !progress.closed[1]);
+            progress.farewell = Some(held).filter(|it| it.is_own() && !progress.closed[1]);
         }
         self.void();
         // Now tiny_http's thread gets to read the end of the stream, and lets go of the connection.

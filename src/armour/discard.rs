@@ -14,6 +14,9 @@ use crate::server::Head;
 /// answer. Also the most that tiny_http may throw away itself, for which it allocates as much in one piece.
 const DISCARDED: u64 = 64 * 1024 * 1024;
 
+/// The longest body that is skipped, in bytes. No longer one gets past [`super::follow`].
+const SKIPPED: usize = 1_000_000_000_000;
+
 /// A body is skipped in steps of so many bytes.
 const STEP: usize = 1024 * 1024;
 
@@ -21,6 +24,9 @@ const STEP: usize = 1024 * 1024;
 pub(super) fn throw_away(mut request: Request) {
     // As tiny_http understood it, whatever we make of the head.
     let length = request.body_length().unwrap_or(0);
+    if length > SKIPPED {
+        return leak(request);
+    }
     if length as u64 > DISCARDED {
         skip(&mut request, length);
     }
@@ -34,8 +40,8 @@ pub(super) fn throw_away(mut request: Request) {
 }
 
 /// Makes tiny_http believe that all of the body has been read: it counts down what is left, so it has nothing left to read, and to
-/// allocate memory for, when it drops the request. [`super::follow`] sees to it that no length has more than ten digits, so that this
-/// takes some ten thousand steps at most.
+/// allocate memory for, when it drops the request. [`super::follow`] sees to it that no length has more than twelve digits, so that this
+/// takes a million steps at most.
 fn skip(request: &mut Request, length: usize) {
     let mut nowhere = vec![0; STEP];
     in_manner(Reading::Pretended, || {
@@ -54,11 +60,15 @@ fn skip(request: &mut Request, length: usize) {
 /// tiny_http would allocate the whole length at once, and the process would die of that.
 pub(super) fn leak_if_huge(request: Request) -> Option<Request> {
     if request.body_length().unwrap_or(0) as u64 > DISCARDED {
-        log::warn!("a request with a huge body keeps a thread until the server stops");
-        mem::forget(request);
+        leak(request);
         return None;
     }
     Some(request)
+}
+
+fn leak(request: Request) {
+    log::warn!("a request with a huge body keeps a thread until the server stops");
+    mem::forget(request);
 }
 
 /// Reads what the client still sends, up to a limit, and throws it away.

@@ -13,9 +13,12 @@ pub(super) const HEAD_BYTES: usize = 64 * 1024;
 /// The most headers. tiny_http makes 150 bytes of one that has four.
 const HEADERS: usize = 256;
 
-/// The most digits of a `Content-Length`, leading zeros aside: ten announce 10 GB, more than any limit allows. Further ones are replaced
+const VERTICAL_TAB: u8 = 0x0b;
+
+/// The most digits of a `Content-Length`, leading zeros aside: twelve announce a terabyte, and what is left of more digits is still beyond
+/// any limit. Further ones are replaced
 /// by spaces, so that the request gets its error as any other that is too large, and [`super::discard`] can skip its body.
-const LENGTH_DIGITS: usize = 10;
+const LENGTH_DIGITS: usize = 12;
 
 /// The most bytes of the line before a chunk, which says how long it is. It may have extensions, which nobody uses.
 const CHUNK_LINE_BYTES: usize = 4 * 1024;
@@ -173,6 +176,10 @@ impl Follower {
             &joined
         };
         let line = &line[..line.len() - 2];
+        // tiny_http takes it for a space, the rules for headers here do not.
+        if line.contains(&VERTICAL_TAB) {
+            return None;
+        }
         if !self.head.has_request_line {
             // Of this tiny_http would wait for itself.
             if is_too_new(line) {

@@ -35,6 +35,9 @@ fn close_overdue(gate: &Gate, timeouts: &Timeouts) {
         let doing = connection.doing().filter(|_| !connection.has_ended());
         doing.and_then(|doing| complaint(timeouts, &doing))
     });
+    for (connection, ()) in gate.table.select(|it| it.lingers().then_some(())) {
+        connection.shut_down();
+    }
     for (connection, complaint) in overdue {
         log::debug!("{}: closing: {complaint}", connection.client);
         if complaint == IDLE {

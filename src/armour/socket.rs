@@ -54,6 +54,11 @@ impl Held {
         (cookie(held.as_fd().as_raw_fd()) == Some(expected)).then_some(held)
     }
 
+    /// Whether it stays this connection whatever tiny_http closes.
+    pub(super) fn is_own(&self) -> bool {
+        matches!(self.0, Descriptor::Own(_))
+    }
+
     /// Ends the connection in both directions. Threads that wait for it read the end of the stream.
     pub(super) fn shut_down(&self) {
         let _ = shutdown(self, Shutdown::Both); // fails if the client was faster

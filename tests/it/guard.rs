@@ -368,3 +368,22 @@ fn a_line_before_a_chunk_has_an_end() {
     }
     server.get("/kv/a").expect(404, "key not found\n");
 }
+
+/// tiny_http has let go of such a request, and waits for the next one.
+#[test]
+fn a_client_that_is_refused_and_stays_is_closed_and_leaves_nothing_behind() {
+    let server = Server::start(&[]);
+    let before = count(&server, "fd");
+    let mut clients: Vec<Client> = (0..20).map(|_| server.connect()).collect();
+    for client in &mut clients {
+        client.write("GET /kv/a HTTP/1.1\r\nContent-Length: x\r\n\r\n");
+        assert_eq!(client.read("GET").status, 400);
+    }
+    let mut tab = server.connect();
+    tab.write("GET /kv/a HTTP/1.1\r\n\x0bContent-Length: 18446744073709551615\r\n\r\n");
+    tab.expect_end();
+    wait_for("descriptors to be given back", || {
+        (count(&server, "fd") <= before + 1).then_some(())
+    });
+    server.get("/kv/a").expect(404, "key not found\n");
+}
