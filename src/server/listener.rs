@@ -86,10 +86,10 @@ impl Intake {
             let connection = shared.door.connection(&request);
             (request, connection)
         });
-        let entered = shared.lanes.enter(incoming.collect()).into_iter();
-        let batch = entered.map(|(incoming, client)| (incoming, Turn::new(shared, client)));
-        if let Err(too_many) = shared.pool.begin(batch.collect()) {
-            for (incoming, turn) in too_many {
+        let entered = shared.lanes.enter(incoming.collect());
+        if let Err(too_many) = shared.pool.begin(entered) {
+            for (incoming, client) in too_many {
+                let turn = Turn::new(shared, client);
                 contain_panic(|| shared.turn_away(incoming, turn));
             }
         }

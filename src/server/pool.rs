@@ -9,6 +9,7 @@
 //! finishing what has been begun frees what it holds.
 
 use std::io;
+use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -32,7 +33,7 @@ const OVERHEAD: usize = 4 * 1024;
 const ITEMS_A_WORKER: usize = 16;
 
 /// New requests, several in one message, since waking a worker costs more than the message.
-pub(super) type Requests = Vec<(Incoming, Turn)>;
+pub(super) type Requests = Vec<(Incoming, SocketAddr)>;
 
 /// New requests on their way to a worker, and how many bytes they count.
 struct Delivery {
@@ -143,7 +144,8 @@ fn work(
             recv(requests) -> delivery => match delivery {
                 Ok(Delivery { requests, bytes }) => {
                     load.fetch_sub(bytes, Ordering::Relaxed);
-                    for (incoming, turn) in requests {
+                    for (incoming, client) in requests {
+                        let turn = Turn::new(shared, client);
                         contain_panic(|| shared.serve(incoming, turn));
                     }
                 }
@@ -157,4 +159,31 @@ fn work(
 /// of [`super::log_panics`] logs it.
 pub fn contain_panic(work: impl FnOnce()) {
     let _ = catch_unwind(AssertUnwindSafe(work));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::server::Plain;
+    use tiny_http::{Header, TestRequest};
+
+    /// A request with a header of that size.
+    fn requests(header: usize) -> Requests {
+        let header = Header::from_bytes("X", vec![b'x'; header]).unwrap();
+        let request = TestRequest::new().with_header(header).into();
+        let client = SocketAddr::from(([127, 0, 0, 1], 1));
+        vec![((request, Arc::new(Plain)), client)]
+    }
+
+    #[test]
+    fn what_waits_for_a_worker_is_bounded_in_requests_and_in_bytes() {
+        let begun = |header: usize| {
+            let (pool, tasks) = Pool::new();
+            let begun = (0..20_000).find(|_| pool.begin(requests(header)).is_err());
+            drop(tasks);
+            begun.unwrap()
+        };
+        assert!((15_000..=16 * 1024).contains(&begun(100)));
+        assert!((1000..=1100).contains(&begun(60_000)));
+    }
 }
