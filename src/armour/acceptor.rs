@@ -66,7 +66,7 @@ impl Acceptor {
             }
             if ours.is_some() && cookie(current.socket) != ours {
                 log::warn!(
-                    "tiny_http has stopped to accept connections; accepting connections again"
+                    "tiny_http has stopped accepting connections; accepting connections again"
                 );
                 // Connections that are there now and were not before have been let in by it.
                 current.connections = &self.connections() - &current.connections;

@@ -29,6 +29,9 @@ pub(super) const WRITING: Duration = Duration::from_millis(10);
 /// How long a refused client may send the rest of its body, and read why it was refused.
 const FAREWELL: Duration = Duration::from_secs(5);
 
+/// The most refused clients that may do so at a time; others are closed at once. Each takes a descriptor.
+const FAREWELLS: usize = 256;
+
 /// How much later than that the guard closes the connection.
 const LATE: Duration = Duration::from_secs(1);
 
@@ -68,12 +71,33 @@ struct Progress {
     since: Instant,
     /// When the client last sent something or was answered.
     last: Instant,
-    /// Held for a client that was refused while its body was still coming, so that it gets to read the answer.
-    farewell: Option<Held>,
+    farewell: Option<Farewell>,
     /// Since when its requests do not count any more.
     voided: Option<Instant>,
     /// Whether tiny_http is done with the half that reads, and with the half that writes.
     closed: [bool; 2],
+}
+
+/// A client that was refused while its body was still coming, held so that it gets to read the answer.
+struct Farewell {
+    held: Held,
+    transfers: Arc<Transfers>,
+}
+
+impl Farewell {
+    /// `None` if there are too many already, or if the descriptor may come to mean another connection.
+    fn new(held: Held, transfers: &Arc<Transfers>) -> Option<Farewell> {
+        let others = transfers.farewells.fetch_add(1, Ordering::Relaxed);
+        let transfers = Arc::clone(transfers);
+        let farewell = Farewell { held, transfers };
+        (others < FAREWELLS && farewell.held.is_own()).then_some(farewell)
+    }
+}
+
+impl Drop for Farewell {
+    fn drop(&mut self) {
+        self.transfers.farewells.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// What a client is doing.
@@ -226,13 +250,19 @@ impl Connection {
         }
     }
 
-    /// The same, unless the client has sent bytes that nobody has read yet. Returns whether it was closed.
-    pub(super) fn shut_down_if_idle(&self) -> bool {
-        let idle = !socket::has_unread(self.fd);
-        if idle {
-            self.shut_down();
+    /// The same, unless the client has begun a request meanwhile: its bytes may be unread, or just have been read.
+    pub(super) fn shut_down_if_idle(&self) {
+        if socket::has_unread(self.fd) {
+            return;
         }
-        idle
+        let progress = self.lock();
+        if progress.owed() > 0 || progress.follower.sending() != Sending::Nothing {
+            return;
+        }
+        // Under the lock: what is read from now on was sent to a connection that was closing.
+        self.void.store(true, Ordering::SeqCst);
+        drop(progress);
+        self.shut_down();
     }
 
     /// tiny_http is about to close one of its two descriptors. Returns whether that was the second one.
@@ -242,9 +272,10 @@ impl Connection {
     pub(super) fn close_half(&self, reads: bool) -> bool {
         self.end();
         let mut progress = self.lock();
-        if let Some(held) = progress.farewell.take_if(|_| reads) {
+        if let Some(farewell) = progress.farewell.take_if(|_| reads) {
             drop(progress);
-            discard(&held, FAREWELL);
+            discard(&farewell.held, FAREWELL);
+            drop(farewell);
             progress = self.lock();
         }
         progress.closed[usize::from(reads)] = true;
@@ -339,16 +370,26 @@ impl server::Connection for Connection {
 
     fn refuse(self: Arc<Self>, request: Request, mut message: Message, turn: Turn) {
         // All answers before this one have been written, so it may go past tiny_http. As a rule the socket takes it at once.
-        if let Some(held) = self.hold()
-            && message.write_all(&mut &held).is_ok()
-        {
+        let held = self.hold();
+        let told = held.filter(|mut held| message.write_all(&mut held).is_ok());
+        let farewell = told.and_then(|held| {
             held.shut_down_write();
-            let mut progress = self.lock();
-            progress.farewell = Some(held).filter(|it| it.is_own() && !progress.closed[1]);
+            Farewell::new(held, &self.transfers)
+        });
+        match farewell {
+            Some(farewell) => {
+                let mut progress = self.lock();
+                progress.farewell = Some(farewell).filter(|_| !progress.closed[1]);
+                drop(progress);
+                self.void();
+            }
+            None => self.shut_down(),
         }
-        self.void();
         // Now tiny_http's thread gets to read the end of the stream, and lets go of the connection.
         throw_away(request);
         drop(turn);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -74,12 +74,25 @@ struct HeadSoFar {
     upgrades: Option<bool>,
 }
 
+/// What the next byte of a header line belongs to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Field {
+    Name,
+    /// The value of a `Content-Length` that has so many digits so far, leading zeros aside.
+    Length {
+        digits: usize,
+    },
+    /// Another value.
+    Other,
+}
+
 /// Follows one connection.
 pub(super) struct Follower {
     at: At,
     head: HeadSoFar,
     /// The beginning of a line that has not ended yet.
     line: Vec<u8>,
+    field: Field,
     /// Requests that tiny_http has been given whole, as far as it waits for them, and hands out.
     requests: u64,
 }
@@ -111,6 +124,7 @@ impl Follower {
             at: At::Head,
             head: HeadSoFar::default(),
             line: Vec::new(),
+            field: Field::Name,
             requests: 0,
         }
     }
@@ -161,12 +175,13 @@ impl Follower {
             return None;
         }
         if self.head.has_request_line {
-            shorten_length(&self.line, &mut rest[..taken]);
+            self.shorten_length(&mut rest[..taken]);
         }
         if !whole {
             self.line.extend_from_slice(&rest[..taken]);
             return Some(taken);
         }
+        self.field = Field::Name;
         let joined;
         let line = if self.line.is_empty() {
             &rest[..taken]
@@ -196,6 +211,41 @@ impl Follower {
             self.head.note(line);
         }
         Some(taken)
+    }
+
+    /// Replaces the digits of a `Content-Length` that are too many, in the next part of a header line.
+    fn shorten_length(&mut self, part: &mut [u8]) {
+        let mut value = 0;
+        if self.field == Field::Name {
+            let Some(colon) = part.iter().position(|&byte| byte == b':') else {
+                return;
+            };
+            let joined;
+            let name = match self.line.is_empty() {
+                true => &part[..colon],
+                false => {
+                    joined = [&self.line, &part[..colon]].concat();
+                    &joined
+                }
+            };
+            self.field = match name.trim_ascii().eq_ignore_ascii_case(b"Content-Length") {
+                true => Field::Length { digits: 0 },
+                false => Field::Other,
+            };
+            value = colon + 1;
+        }
+        let Field::Length { digits } = &mut self.field else {
+            return;
+        };
+        for byte in part[value..]
+            .iter_mut()
+            .filter(|byte| byte.is_ascii_digit())
+        {
+            *digits += usize::from(*digits > 0 || *byte != b'0');
+            if *digits > LENGTH_DIGITS {
+                *byte = b' ';
+            }
+        }
     }
 
     fn end_head(&mut self, answered: u64) -> Option<()> {
@@ -317,46 +367,6 @@ impl HeadSoFar {
         } else if name.eq_ignore_ascii_case("Connection") {
             let upgrades = value.to_ascii_lowercase().contains("upgrade");
             self.upgrades.get_or_insert(upgrades);
-        }
-    }
-}
-
-/// Replaces the digits of a `Content-Length` that are too many. `before` is the part of the line that tiny_http has already.
-fn shorten_length(before: &[u8], more: &mut [u8]) {
-    // Nearly all lines are shorter than this.
-    if before.len() + more.len() <= "Content-Length:".len() + LENGTH_DIGITS {
-        return;
-    }
-    let first = before.first().or(more.first());
-    if !first.is_some_and(|byte| matches!(byte, b'C' | b'c') || byte.is_ascii_whitespace()) {
-        return;
-    }
-    let byte = |at: usize, more: &[u8]| {
-        before
-            .get(at)
-            .or(more.get(at.wrapping_sub(before.len())))
-            .copied()
-    };
-    let length = before.len() + more.len();
-    let Some(colon) = (0..length).find(|&at| byte(at, more) == Some(b':')) else {
-        return;
-    };
-    let name = (0..colon)
-        .filter_map(|at| byte(at, more))
-        .collect::<Vec<u8>>();
-    if !name.trim_ascii().eq_ignore_ascii_case(b"Content-Length") {
-        return;
-    }
-    let mut digits = 0;
-    for at in colon + 1..length {
-        let digit = byte(at, more).filter(u8::is_ascii_digit);
-        digits +=
-            usize::from(digits > 0 && digit.is_some() || digit.is_some_and(|digit| digit != b'0'));
-        if digits > LENGTH_DIGITS
-            && digit.is_some()
-            && let Some(at) = at.checked_sub(before.len())
-        {
-            more[at] = b' ';
         }
     }
 }

@@ -6,7 +6,7 @@
 use std::io::{self, Read, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -49,6 +49,8 @@ pub(super) struct Transfers {
     answers: Arc<Crew>,
     /// Bytes of the bodies that are coming.
     body_bytes: AtomicU64,
+    /// Refused clients that may send on for a while.
+    pub(super) farewells: AtomicUsize,
 }
 
 impl Transfers {
@@ -59,6 +61,7 @@ impl Transfers {
             bodies: Crew::new("transfer-in", BODIES),
             answers: Crew::new("transfer-out", ANSWERS),
             body_bytes: AtomicU64::new(0),
+            farewells: AtomicUsize::new(0),
         }
     }
 }
@@ -106,10 +109,13 @@ fn receive_in_time(
     let (read, reading) = in_manner(reading, || {
         read_within(&transfers.body_bytes, upload.reader(), left, &mut body)
     });
-    // tiny_http's decoder of chunks takes the end of the stream for the end of the body.
-    let ended = matches!(reading, Some(Reading::Paced { ended: true, .. }));
+    // tiny_http's decoder of chunks takes the end of the stream for the end of the body, and gives errors another kind.
+    let (ended, timed_out) = match reading {
+        Some(Reading::Paced { pace, ended, .. }) => (ended, pace.left().is_zero()),
+        _ => (false, false),
+    };
     match read {
-        Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+        Err(_) if timed_out => {
             if let Some((request, turn)) = upload.into_request() {
                 connection.abandon(Some(request));
                 drop(turn);

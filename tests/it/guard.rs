@@ -387,3 +387,13 @@ fn a_client_that_is_refused_and_stays_is_closed_and_leaves_nothing_behind() {
     });
     server.get("/kv/a").expect(404, "key not found\n");
 }
+
+/// A body that stalls before the end of a chunk is too slow as any other.
+#[test]
+fn a_chunk_that_stalls_before_its_end_is_closed_without_a_word() {
+    let server = Server::start(&["--transfer-timeout=2", "--min-rate=0"]);
+    let started = Instant::now();
+    let mut client = server.connect();
+    client.write("PUT /kv/a HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello");
+    expect_end_after(&mut client, started, 2);
+}
