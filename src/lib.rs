@@ -12,11 +12,12 @@
 //! * `armour` makes tiny_http fit to face the world. It can be left out: `cargo build --no-default-features`.
 //! * [`store`] owns keys and values, and commits writes to memory or to disk. It knows no HTTP.
 //! * [`api`] joins the two: requests become commands, outcomes become responses. There are two APIs over the same keys.
+//! * [`budget`] counts the memory that the data and the bodies under way take. The armour and the store share it.
 //! * [`options`] turns the command line into a [`options::Config`] that the rest may trust. [`tokens`], [`rate`] and [`origin`] are what
 //!   options, files and the API share about who may do what and how often. [`logging`] writes log lines to stderr, [`memory`] gives
 //!   freed memory back to the system. `main` wires them together.
 //!
-//! `server` uses none of the others. `armour` uses `server`. `store` uses neither.
+//! `server` uses none of the others. `armour` uses `server`. `store` uses neither. Anybody may use [`budget`] and [`memory`].
 //!
 //! # A walk
 //!
@@ -70,6 +71,7 @@
 pub mod api;
 #[cfg(feature = "armour")]
 pub mod armour;
+pub mod budget;
 pub mod logging;
 pub mod memory;
 pub mod options;
