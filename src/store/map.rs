@@ -39,7 +39,7 @@ const COUNTED_AT_ONCE: usize = 10_000;
 #[derive(Default)]
 pub(super) struct Map {
     /// Held for one lookup or one batch of changes, and never while anything waits. The only locks that are taken under it are
-    /// those of views.
+    /// those of views, and the one of the count of passed deadlines.
     contents: RwLock<Contents>,
 }
 
@@ -141,19 +141,19 @@ impl Map {
     /// How many keys there are, without those that have expired.
     pub(super) fn len(&self) -> usize {
         loop {
-            let mut contents = self.write();
+            let contents = self.read();
             if let Some(live) = contents.entries.count_live(COUNTED_AT_ONCE) {
                 return live;
             }
-            // So many have expired since the sweeper has last looked.
-            RwLockWriteGuard::unlock_fair(contents);
+            // So many have expired since the sweeper last looked. Writers get their turn.
+            RwLockReadGuard::unlock_fair(contents);
         }
     }
 
     /// Counts some of the keys that have expired, so that [`Map::len`] need not. Returns whether there is anything for a
     /// sweep to remove.
     pub(super) fn count_expired(&self) -> bool {
-        let entries = &mut self.write().entries;
+        let entries = &self.read().entries;
         entries.count_live(COUNTED_AT_ONCE) != Some(entries.len())
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::ops::Bound;
+use std::sync::{Mutex, PoisonError};
 
 use super::slots::Slot;
 use crate::store::Expiry;
@@ -11,10 +12,17 @@ use crate::store::Expiry;
 pub(super) struct Deadlines {
     /// Soonest first.
     set: BTreeSet<(Expiry, Slot)>,
-    /// How many of them are not behind `counted`.
+    /// Behind a lock of its own, so that readers of the map can go on counting. It is locked only under the lock of the map.
+    count: Mutex<Count>,
+}
+
+/// How many deadlines have passed, as far as they have been counted. So nobody has to count millions anew.
+#[derive(Default)]
+struct Count {
+    /// How many deadlines there are up to `to`.
     passed: usize,
-    /// Up to where those that have passed have been counted, so that nobody has to count millions anew.
-    counted: Option<(Expiry, Slot)>,
+    /// The last deadline that has been counted.
+    to: Option<(Expiry, Slot)>,
 }
 
 impl Deadlines {
@@ -29,13 +37,15 @@ impl Deadlines {
     /// Adds the deadline of an entry.
     pub(super) fn insert(&mut self, expiry: Expiry, slot: Slot) {
         let new = self.set.insert((expiry, slot));
-        self.passed += usize::from(new && Some((expiry, slot)) <= self.counted);
+        let count = self.count.get_mut().unwrap_or_else(PoisonError::into_inner);
+        count.passed += usize::from(new && Some((expiry, slot)) <= count.to);
     }
 
     /// Removes the deadline of an entry.
     pub(super) fn remove(&mut self, expiry: Expiry, slot: Slot) {
         let old = self.set.remove(&(expiry, slot));
-        self.passed -= usize::from(old && Some((expiry, slot)) <= self.counted);
+        let count = self.count.get_mut().unwrap_or_else(PoisonError::into_inner);
+        count.passed -= usize::from(old && Some((expiry, slot)) <= count.to);
     }
 
     /// The entries of which the deadline has come, soonest first.
@@ -48,26 +58,28 @@ impl Deadlines {
     }
 
     /// How many have passed; `None` if there were so many more than the last time that this has counted only `most` of them.
-    pub(super) fn count_passed(&mut self, most: usize) -> Option<usize> {
+    pub(super) fn count_passed(&self, most: usize) -> Option<usize> {
         // Behind all of this millisecond: no entry has this number.
         let now = (Expiry::now(), Slot::MAX);
-        if self.counted > Some(now) {
+        // Nothing under this lock panics.
+        let mut count = self.count.lock().unwrap_or_else(PoisonError::into_inner);
+        if count.to > Some(now) {
             // The clock has been set back.
-            (self.passed, self.counted) = (0, None);
+            *count = Count::default();
         }
-        let from = self.counted.map_or(Bound::Unbounded, Bound::Excluded);
+        let from = count.to.map_or(Bound::Unbounded, Bound::Excluded);
         let mut new = self.set.range((from, Bound::Included(now)));
-        let counted = new
+        let (found, last) = new
             .by_ref()
             .take(most)
-            .fold((0, None), |(count, _), it| (count + 1, Some(*it)));
-        self.passed += counted.0;
+            .fold((0, None), |(found, _), it| (found + 1, Some(*it)));
+        count.passed += found;
         if new.next().is_some() {
-            self.counted = counted.1.or(self.counted);
+            count.to = last.or(count.to);
             return None;
         }
-        self.counted = Some(now);
-        Some(self.passed)
+        count.to = Some(now);
+        Some(count.passed)
     }
 
     /// All deadlines, to be freed one after the other.
@@ -116,7 +128,10 @@ mod tests {
     #[test]
     fn a_clock_that_is_set_back_brings_entries_back() {
         let mut deadlines = Deadlines::of([(at(1), 0), (at(u64::MAX - 1), 1)].into_iter());
-        (deadlines.passed, deadlines.counted) = (2, Some((at(u64::MAX), 1)));
+        *deadlines.count.get_mut().unwrap() = Count {
+            passed: 2,
+            to: Some((at(u64::MAX), 1)),
+        };
         assert_eq!(deadlines.count_passed(10), Some(1));
     }
 }

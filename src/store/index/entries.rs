@@ -102,7 +102,7 @@ impl Entries {
 
     /// How many there are that have not expired; `None` if that takes another call, since more than `most` have
     /// expired since the last one.
-    pub(in crate::store) fn count_live(&mut self, most: usize) -> Option<usize> {
+    pub(in crate::store) fn count_live(&self, most: usize) -> Option<usize> {
         let expired = self.deadlines.count_passed(most)?;
         Some(self.len() - expired)
     }

@@ -136,3 +136,15 @@ fn staged_changes_show_when_they_are_applied_and_not_before() {
     assert_eq!(map.get(&key("a")), None);
     assert_eq!(text(&map, "b").as_deref(), Some("2"));
 }
+
+#[test]
+fn keys_are_counted_while_others_read() {
+    let map = Map::new();
+    put_until(&map, "a", "1", Some(Expiry::at_millis(1)));
+    put(&map, "b", "2");
+    // With the write lock these would wait for ever.
+    let reading = map.read();
+    assert_eq!(map.len(), 1);
+    assert!(map.count_expired());
+    drop(reading);
+}
