@@ -23,7 +23,7 @@ use threadkv::api::{About, Admitted, Api, Auth, Limits};
 use threadkv::memory;
 use threadkv::options::{self, Config, Invocation, TokenCommand};
 use threadkv::server::{self, Door, Monitor, Parts, Pool, Server};
-use threadkv::store::{Answer, Store};
+use threadkv::store::{Reply, Store};
 use threadkv::tokens::{self, Token, Tokens};
 
 /// How long requests under way may take to finish once the server has been told to stop (contract, "Command line").
@@ -210,7 +210,7 @@ fn open_store(config: &Config, pool: Pool) -> Result<Store, String> {
     let Some(directory) = &config.working_dir else {
         return Store::in_memory().map_err(|error| format!("cannot start a thread: {error}"));
     };
-    let deliver = move |answers| pool.resume_all(answers, Answer::deliver);
+    let deliver = move |answers| pool.resume_all(answers, Reply::deliver);
     Store::open(directory, config.durability, config.snapshot_after, deliver)
         .map_err(|error| error.to_string())
 }

@@ -6,7 +6,7 @@ use super::auth::Denied;
 use super::route::Miss;
 use super::{Api, RETRY_AFTER};
 use crate::server::{Admission, Body, Call, Fault, Response};
-use crate::store::{Command, Entry, Failure, Key, Kind, Operation, Store};
+use crate::store::{Command, CommitError, Entry, Key, Kind, Operation, Store};
 
 const TEXT: &str = "text/plain; charset=utf-8";
 
@@ -77,8 +77,8 @@ fn write(store: &Store, command: Command, call: Call) {
     store.submit(command, move |result| {
         call.answer(match result {
             Ok(_) => Response::new(200, TEXT, Body::Static("")),
-            Err(failure @ Failure::TimedOut) => line(504, &failure.to_string()),
-            Err(failure @ (Failure::Unavailable | Failure::DiskFailed)) => {
+            Err(failure @ CommitError::TimedOut) => line(504, &failure.to_string()),
+            Err(failure @ (CommitError::Unavailable | CommitError::DiskFailed)) => {
                 line(503, &failure.to_string()).with_header("Retry-After", RETRY_AFTER)
             }
         });

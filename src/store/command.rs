@@ -1,6 +1,6 @@
 //! What may be done to the store, and what comes of it.
 
-use super::state::State;
+use super::keyspace::Keyspace;
 use super::{Entry, Expiry, Key};
 
 /// The most operations that a [`Command::Bulk`] should have: readers wait while it is applied, about a microsecond an operation.
@@ -64,28 +64,28 @@ impl Command {
         }
     }
 
-    /// Carries the command out on some state: the map itself, or one that is staged for a commit.
-    pub(super) fn execute(&self, state: &mut impl State) -> Outcome {
+    /// Carries the command out on a keyspace: the map itself, or one that is staged for a commit.
+    pub(super) fn execute(&self, keys: &mut impl Keyspace) -> Outcome {
         match self {
             Command::One(operation) => {
-                if operation.execute(state) {
+                if operation.execute(keys) {
                     Outcome::Done
                 } else {
                     Outcome::NotFound
                 }
             }
             Command::Bulk(operations) => {
-                let execute = |operation: &Operation| operation.execute(state);
+                let execute = |operation: &Operation| operation.execute(keys);
                 Outcome::Each(operations.iter().map(execute).collect())
             }
             Command::Clear => {
-                state.clear();
+                keys.clear();
                 Outcome::Done
             }
             Command::Sweep => {
-                let expired = state.expired(SWEPT_AT_ONCE);
+                let expired = keys.expired(SWEPT_AT_ONCE);
                 let swept = expired.len();
-                expired.iter().for_each(|entry| state.remove(entry.key()));
+                expired.iter().for_each(|entry| keys.remove(entry.key()));
                 Outcome::Swept(swept)
             }
         }
@@ -114,24 +114,24 @@ impl Command {
 
 impl Operation {
     /// Carries the operation out. Returns whether the key was there, or has been put.
-    fn execute(&self, state: &mut impl State) -> bool {
+    fn execute(&self, keys: &mut impl Keyspace) -> bool {
         match self {
             Operation::Put(entry) => {
-                state.set(entry.clone());
+                keys.set(entry.clone());
                 true
             }
             Operation::Delete { key } => {
-                let found = state.get(key.as_str()).is_some_and(Entry::is_live);
+                let found = keys.get(key.as_str()).is_some_and(Entry::is_live);
                 // Also where it has expired, and is still in the way.
-                state.remove(key.as_str());
+                keys.remove(key.as_str());
                 found
             }
             Operation::Touch { key, expiry } => {
-                let live = state.get(key.as_str()).filter(|entry| entry.is_live());
+                let live = keys.get(key.as_str()).filter(|entry| entry.is_live());
                 let Some(touched) = live.map(|entry| entry.with_expiry(Some(*expiry))) else {
                     return false;
                 };
-                state.touch(touched);
+                keys.touch(touched);
                 true
             }
         }

@@ -15,7 +15,7 @@ use crate::memory;
 use super::entry::Record;
 use super::frozen::View;
 use super::index::Entries;
-use super::state::{Change, Changes, Staged, State};
+use super::keyspace::{Change, Changes, Keyspace, Staged};
 use super::{Command, Entry, Key, Outcome};
 
 /// From so many entries on, what a clear removed is freed on a thread of its own: freeing takes about 0.1 µs an entry,
@@ -261,7 +261,7 @@ struct Locked<'a> {
     removed: Removed,
 }
 
-impl State for Locked<'_> {
+impl Keyspace for Locked<'_> {
     fn get(&self, key: &str) -> Option<&Entry> {
         self.contents.entries.get(key)
     }

@@ -16,8 +16,8 @@ mod entry;
 mod frozen;
 mod index;
 mod key;
+mod keyspace;
 mod map;
-mod state;
 mod sweeper;
 
 use std::fmt;
@@ -27,7 +27,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub use command::{Command, MAX_OPERATIONS, Operation, Outcome};
-pub use commit::{Answer, Durability, OpenError};
+pub use commit::{Durability, OpenError, Reply};
 pub use entry::{Entry, Expiry, Kind};
 pub use key::{Key, KeyError, MAX_KEY_BYTES};
 
@@ -55,7 +55,7 @@ pub struct Size {
 
 /// Why a write has not been answered with an outcome. Reads go on in any case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Failure {
+pub enum CommitError {
     /// The store takes no writes now, and this one has not taken effect: the disk is full, say, or takes too long, or has failed.
     Unavailable,
     /// The disk has failed to make this write durable. It has not taken effect, but what the disk has kept of it is not known, so it
@@ -65,14 +65,14 @@ pub enum Failure {
     TimedOut,
 }
 
-impl fmt::Display for Failure {
+impl fmt::Display for CommitError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Failure::Unavailable => "the store cannot be written to",
-            Failure::DiskFailed => {
+            CommitError::Unavailable => "the store cannot be written to",
+            CommitError::DiskFailed => {
                 "the disk failed; the write may or may not be there after a restart"
             }
-            Failure::TimedOut => {
+            CommitError::TimedOut => {
                 "the store did not answer in time; the write may or may not have happened"
             }
         })
@@ -106,7 +106,7 @@ impl fmt::Display for Problem {
     }
 }
 
-impl std::error::Error for Failure {}
+impl std::error::Error for CommitError {}
 
 impl Store {
     /// A store that keeps its data in memory only. Fails where there is no thread to be had.
@@ -118,13 +118,13 @@ impl Store {
     ///
     /// A snapshot is made when the log has `snapshot_after` bytes, or later if the data is larger.
     ///
-    /// `deliver` is called on threads of the store, with the answers of each batch, and must not wait; it has
-    /// [`Answer::deliver`] called for each, on another thread.
+    /// `deliver` is called on threads of the store, with the replies to each batch, and must not wait; it has
+    /// [`Reply::deliver`] called for each, on another thread.
     pub fn open(
         directory: &Path,
         durability: Durability,
         snapshot_after: u64,
-        deliver: impl Fn(Vec<Answer>) + Send + Sync + 'static,
+        deliver: impl Fn(Vec<Reply>) + Send + Sync + 'static,
     ) -> Result<Store, OpenError> {
         let map = Arc::new(Map::new());
         let committer = Committer::on_disk(directory, durability, snapshot_after, map, deliver)?;
@@ -177,14 +177,14 @@ impl Store {
     pub fn submit(
         &self,
         command: Command,
-        done: impl FnOnce(Result<Outcome, Failure>) + Send + 'static,
+        done: impl FnOnce(Result<Outcome, CommitError>) + Send + 'static,
     ) {
         self.committer.submit(command, done);
     }
 
     /// Makes everything that was submitted durable. Nothing can be submitted any more. Gives up with
-    /// [`Failure::TimedOut`] after 15 seconds.
-    pub fn close(&self) -> Result<(), Failure> {
+    /// [`CommitError::TimedOut`] after 15 seconds.
+    pub fn close(&self) -> Result<(), CommitError> {
         self.committer.close()
     }
 }

@@ -15,7 +15,7 @@ use super::auth::Denied;
 use super::route::Miss;
 use super::{Api, parse_key};
 use crate::server::{Admission, Body, Call, Fault, Response};
-use crate::store::{Command, Entry, Expiry, Failure, Key, Operation, Outcome};
+use crate::store::{Command, CommitError, Entry, Expiry, Key, Operation, Outcome};
 
 use error::{Code, Error};
 use query::Query;
@@ -292,11 +292,11 @@ fn no_such(key: &Key) -> Error {
     Error::new(Code::NotFound, "Key not found").detail("key", key.as_str())
 }
 
-impl From<Failure> for Error {
-    fn from(failure: Failure) -> Error {
+impl From<CommitError> for Error {
+    fn from(failure: CommitError) -> Error {
         let code = match failure {
-            Failure::Unavailable | Failure::DiskFailed => Code::ClusterUnavailable,
-            Failure::TimedOut => Code::Timeout,
+            CommitError::Unavailable | CommitError::DiskFailed => Code::ClusterUnavailable,
+            CommitError::TimedOut => Code::Timeout,
         };
         Error::new(code, failure.to_string())
     }

@@ -10,29 +10,29 @@ mod stall;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{Command, Failure, Map, Outcome, Problem};
+use super::{Command, CommitError, Map, Outcome, Problem};
 
 pub use disk::{Durability, OpenError};
 
 use disk::Journal;
 
 /// Called with what came of a command.
-type Completion = Box<dyn FnOnce(Result<Outcome, Failure>) + Send>;
+type Completion = Box<dyn FnOnce(Result<Outcome, CommitError>) + Send>;
 
-/// Called with the answers of a batch.
-type Deliver = dyn Fn(Vec<Answer>) + Send + Sync;
+/// Called with the replies to a batch.
+type Deliver = dyn Fn(Vec<Reply>) + Send + Sync;
 
 /// What came of a command, on its way to whoever submitted it.
-pub struct Answer {
+pub struct Reply {
     done: Completion,
-    result: Result<Outcome, Failure>,
+    result: Result<Outcome, CommitError>,
 }
 
-impl Answer {
+impl Reply {
     /// Nothing has been written, and nothing has changed.
-    fn refused(done: Completion) -> Answer {
-        let result = Err(Failure::Unavailable);
-        Answer { done, result }
+    fn refused(done: Completion) -> Reply {
+        let result = Err(CommitError::Unavailable);
+        Reply { done, result }
     }
 
     /// Tells whoever submitted the command.
@@ -74,7 +74,7 @@ impl Committer {
         durability: Durability,
         snapshot_after: u64,
         map: Arc<Map>,
-        deliver: impl Fn(Vec<Answer>) + Send + Sync + 'static,
+        deliver: impl Fn(Vec<Reply>) + Send + Sync + 'static,
     ) -> Result<Committer, OpenError> {
         let loaded = Arc::clone(&map);
         let journal = Journal::open(directory, durability, snapshot_after, loaded, deliver)?;
@@ -90,7 +90,7 @@ impl Committer {
     pub(super) fn submit(
         &self,
         command: Command,
-        done: impl FnOnce(Result<Outcome, Failure>) + Send + 'static,
+        done: impl FnOnce(Result<Outcome, CommitError>) + Send + 'static,
     ) {
         match &self.way {
             Way::Memory => done(Ok(self.map.execute(command))),
@@ -107,7 +107,7 @@ impl Committer {
     }
 
     /// Makes everything that was submitted durable, and takes no more.
-    pub(super) fn close(&self) -> Result<(), Failure> {
+    pub(super) fn close(&self) -> Result<(), CommitError> {
         match &self.way {
             Way::Memory => Ok(()),
             Way::Disk(journal) => journal.close(),

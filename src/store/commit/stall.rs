@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::Receiver;
 
-use super::{Answer, Completion, Deliver, Job};
-use crate::store::Failure;
+use super::{Completion, Deliver, Job, Reply};
+use crate::store::CommitError;
 
 /// How long a batch may take, most of it the disk's time: some hundred times as long as a slow one.
 const STALLED_AFTER: Duration = Duration::from_secs(10);
@@ -100,19 +100,19 @@ impl Stall {
 
     fn look(&self) {
         let (timed_out, stalled) = self.under_way.out_of_time();
-        let timed_out = timed_out.into_iter().map(|done| Answer {
+        let timed_out = timed_out.into_iter().map(|done| Reply {
             done,
-            result: Err(Failure::TimedOut),
+            result: Err(CommitError::TimedOut),
         });
-        let mut answers: Vec<Answer> = timed_out.collect();
+        let mut replies: Vec<Reply> = timed_out.collect();
         if self.under_way.is_stalled() {
-            answers.extend(self.jobs.try_iter().map(|job| Answer {
+            replies.extend(self.jobs.try_iter().map(|job| Reply {
                 done: job.done,
-                result: Err(Failure::Unavailable),
+                result: Err(CommitError::Unavailable),
             }));
         }
-        if !answers.is_empty() {
-            (self.deliver)(answers);
+        if !replies.is_empty() {
+            (self.deliver)(replies);
         }
         // Afterwards, since the log may be on the same disk.
         if stalled {

@@ -16,7 +16,7 @@
 //! Numbers are little-endian.
 
 use crate::store::index::Loader;
-use crate::store::state::{Change, Changes};
+use crate::store::keyspace::{Change, Changes};
 use crate::store::{Entry, Expiry, Kind};
 
 /// The key has this value from now on.

@@ -120,7 +120,7 @@ pub(super) enum Flaw {
 
 /// The head of a frame, which matches its checksum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Head {
+pub(super) struct FrameHead {
     pub(super) tag: Tag,
     pub(super) number: u64,
     /// Bytes of the body.
@@ -128,9 +128,9 @@ pub(super) struct Head {
     body_sum: u64,
 }
 
-impl Head {
+impl FrameHead {
     /// Reads the head that bytes begin with; bytes that are missing count as zero.
-    pub(super) fn read(bytes: &[u8], id: u64) -> Result<Head, Flaw> {
+    pub(super) fn read(bytes: &[u8], id: u64) -> Result<FrameHead, Flaw> {
         let Some(head) = bytes.first_chunk::<HEAD>() else {
             return Err(Flaw::Unwritten);
         };
@@ -147,7 +147,7 @@ impl Head {
             });
         }
         let tag = Tag::ALL.into_iter().find(|tag| *tag as u8 == head[1]);
-        Ok(Head {
+        Ok(FrameHead {
             tag: tag.ok_or(Flaw::Damaged)?,
             number: number(10),
             length: number(2),
@@ -174,7 +174,7 @@ impl Head {
 /// A whole frame of a file.
 #[derive(Debug)]
 pub(super) struct Frame {
-    pub(super) head: Head,
+    pub(super) head: FrameHead,
     /// Where its body is in the file, inverted.
     pub(super) body: std::ops::Range<usize>,
 }
@@ -183,7 +183,7 @@ impl Frame {
     /// Reads the frame of a file whose head is at `at`.
     pub(super) fn read(file: &[u8], at: u64, id: u64) -> Result<Frame, Flaw> {
         let start = usize::try_from(at).unwrap_or(usize::MAX).min(file.len());
-        let head = Head::read(&file[start..], id).map_err(|flaw| {
+        let head = FrameHead::read(&file[start..], id).map_err(|flaw| {
             let behind = file.get(start + HEAD..).unwrap_or_default();
             // A head with nothing behind it, not even its mark, was not written to its end.
             if is_zero(behind) {

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use super::directory::Directory;
 use super::frame::{self, Tag};
 use super::{Durability, changes};
-use crate::store::state::Changes;
+use crate::store::keyspace::Changes;
 
 /// Bytes of a file that has no batch: the frame that it begins with.
 pub(super) const HEADER: u64 = frame::HEAD as u64 + 1;

@@ -90,8 +90,8 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 pub use directory::OpenError;
 
 use super::stall::{Stall, UnderWay};
-use super::{Answer, Completion, Deliver, Job};
-use crate::store::{Command, Failure, Map, Problem};
+use super::{Completion, Deliver, Job, Reply};
+use crate::store::{Command, CommitError, Map, Problem};
 use directory::Directory;
 use log::Log;
 use recovery::Recovered;
@@ -124,7 +124,7 @@ impl fmt::Display for Durability {
 }
 
 /// What is known of the disk, for everybody.
-struct Condition {
+struct DiskState {
     /// Set for good when the disk would not make something durable.
     failed: AtomicBool,
     /// Whether it did not take the last write.
@@ -179,8 +179,8 @@ pub(in crate::store) struct Journal {
     /// one command under way at most. Held for a send, which does not wait.
     queue: Mutex<Option<Sender<Job>>>,
     /// Disconnected when the journal thread has ended.
-    ended: Receiver<Result<(), Failure>>,
-    condition: Arc<Condition>,
+    ended: Receiver<Result<(), CommitError>>,
+    state: Arc<DiskState>,
     under_way: Arc<UnderWay>,
 }
 
@@ -191,11 +191,11 @@ impl Journal {
         durability: Durability,
         snapshot_after: u64,
         map: Arc<Map>,
-        deliver: impl Fn(Vec<Answer>) + Send + Sync + 'static,
+        deliver: impl Fn(Vec<Reply>) + Send + Sync + 'static,
     ) -> Result<Journal, OpenError> {
         let disk = Disk::open(directory, durability, snapshot_after, &map)?;
         let (queue, jobs) = unbounded();
-        let condition = Arc::new(Condition {
+        let state = Arc::new(DiskState {
             failed: AtomicBool::new(false),
             refusing: AtomicBool::new(false),
             snapshot_failures: disk.snapshotter.failures(),
@@ -207,7 +207,7 @@ impl Journal {
             jobs: jobs.clone(),
             deliver: Arc::clone(&deliver),
         };
-        let writer = Writer::new(disk, durability, map, &condition, &under_way);
+        let writer = Writer::new(disk, durability, map, &state, &under_way);
         let guard = Ended(Arc::clone(&under_way));
         let (end, ended) = bounded(1);
         let thread_error =
@@ -223,7 +223,7 @@ impl Journal {
         Ok(Journal {
             queue: Mutex::new(Some(queue)),
             ended,
-            condition,
+            state,
             under_way,
         })
     }
@@ -239,17 +239,17 @@ impl Journal {
         };
         drop(queue);
         if let Some(job) = refused {
-            (job.done)(Err(Failure::Unavailable));
+            (job.done)(Err(CommitError::Unavailable));
         }
     }
 
     /// What is wrong with the disk, as far as is known; the worst of it.
     pub(in crate::store) fn problem(&self) -> Option<Problem> {
-        let Condition {
+        let DiskState {
             failed,
             refusing,
             snapshot_failures,
-        } = &*self.condition;
+        } = &*self.state;
         if failed.load(Ordering::Acquire) {
             Some(Problem::Failed)
         } else if self.under_way.is_stalled() {
@@ -264,7 +264,7 @@ impl Journal {
     }
 
     /// Commits what has been submitted, makes it durable, and ends the thread. Gives up where the disk takes too long.
-    pub(in crate::store) fn close(&self) -> Result<(), Failure> {
+    pub(in crate::store) fn close(&self) -> Result<(), CommitError> {
         drop(
             self.queue
                 .lock()
@@ -273,9 +273,9 @@ impl Journal {
         );
         match self.ended.recv_timeout(CLOSING) {
             Ok(result) => result,
-            Err(RecvTimeoutError::Timeout) => Err(Failure::TimedOut),
+            Err(RecvTimeoutError::Timeout) => Err(CommitError::TimedOut),
             // It has panicked.
-            Err(RecvTimeoutError::Disconnected) => Err(Failure::Unavailable),
+            Err(RecvTimeoutError::Disconnected) => Err(CommitError::Unavailable),
         }
     }
 }

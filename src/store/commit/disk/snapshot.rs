@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use super::changes;
 use super::directory::{Directory, OpenError};
-use super::frame::{self, HEAD, Head, Tag};
+use super::frame::{self, FrameHead, HEAD, Tag};
 use crate::store::Entry;
 use crate::store::index::Loader;
 
@@ -109,7 +109,7 @@ fn is_whole(path: &Path, id: u64, number: u64) -> io::Result<bool> {
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(false),
             result => result?,
         }
-        let Ok(head) = Head::read(&head, id) else {
+        let Ok(head) = FrameHead::read(&head, id) else {
             return Ok(false);
         };
         at = head.end(start);
@@ -161,7 +161,7 @@ pub(super) fn read(directory: &Directory, number: u64) -> Result<(Loader, u64), 
 }
 
 /// Where blocks begin, and their heads.
-type Places = Vec<(u64, Head)>;
+type Places = Vec<(u64, FrameHead)>;
 
 /// Where the blocks of a snapshot are, and how many entries it says it has; `None` if it is damaged.
 fn find_blocks(
@@ -179,7 +179,7 @@ fn find_blocks(
         }
         let mut head = [0; HEAD];
         file.read_exact_at(&mut head, start)?;
-        let Ok(head) = Head::read(&head, id) else {
+        let Ok(head) = FrameHead::read(&head, id) else {
             return Ok(None);
         };
         at = head.end(start);
@@ -200,7 +200,7 @@ fn find_blocks(
 }
 
 /// The body of a frame, `None` if it is damaged.
-fn read_body(file: &File, id: u64, start: u64, head: &Head) -> io::Result<Option<Vec<u8>>> {
+fn read_body(file: &File, id: u64, start: u64, head: &FrameHead) -> io::Result<Option<Vec<u8>>> {
     let mut body = vec![0; head.length as usize + 1];
     file.read_exact_at(&mut body, start + HEAD as u64)?;
     if !head.matches(&body, id) {

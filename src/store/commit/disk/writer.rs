@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
 use super::log::WriteError;
-use super::{Condition, Disk, Durability};
+use super::{Disk, DiskState, Durability};
 use crate::store::commit::stall::UnderWay;
-use crate::store::commit::{Answer, Completion, Deliver, Job};
-use crate::store::{Command, Failure, Map};
+use crate::store::commit::{Completion, Deliver, Job, Reply};
+use crate::store::{Command, CommitError, Map};
 
 /// The most operations in a batch, give or take one command: more than there are clients, as a rule, and few enough to be
 /// applied in a few milliseconds, which readers wait for.
@@ -39,7 +39,7 @@ pub(super) struct Writer {
     disk: Disk,
     durability: Durability,
     map: Arc<Map>,
-    condition: Arc<Condition>,
+    state: Arc<DiskState>,
     /// What is being written.
     under_way: Arc<UnderWay>,
     /// Since when something that was written has not been handed to the operating system ([`Durability::None`]).
@@ -55,14 +55,14 @@ impl Writer {
         disk: Disk,
         durability: Durability,
         map: Arc<Map>,
-        condition: &Arc<Condition>,
+        state: &Arc<DiskState>,
         under_way: &Arc<UnderWay>,
     ) -> Writer {
         Writer {
             disk,
             durability,
             map,
-            condition: Arc::clone(condition),
+            state: Arc::clone(state),
             under_way: Arc::clone(under_way),
             kept_since: None,
             removed_since: None,
@@ -71,7 +71,11 @@ impl Writer {
     }
 
     /// Commits batch after batch until the queue is closed and empty.
-    pub(super) fn run(mut self, jobs: &Receiver<Job>, deliver: &Deliver) -> Result<(), Failure> {
+    pub(super) fn run(
+        mut self,
+        jobs: &Receiver<Job>,
+        deliver: &Deliver,
+    ) -> Result<(), CommitError> {
         let mut previous = 0;
         loop {
             match jobs.recv_timeout(HAND_OVER) {
@@ -89,22 +93,22 @@ impl Writer {
         }
         // What could not be written before is not to be written now: it has been refused.
         if self.has_failed() {
-            return Err(Failure::Unavailable);
+            return Err(CommitError::Unavailable);
         }
         match self.on_disk(|disk| disk.log.close()) {
             Ok(()) => Ok(()),
             // All that is left are sweeps.
             Err(WriteError::Refused(_)) if self.durability != Durability::None => Ok(()),
-            Err(_) => Err(Failure::Unavailable),
+            Err(_) => Err(CommitError::Unavailable),
         }
     }
 
-    /// Makes a batch durable, if it has to be, then visible, and returns the answers that are still waited for.
-    fn commit(&mut self, jobs: Vec<Job>) -> Vec<Answer> {
+    /// Makes a batch durable, if it has to be, then visible, and returns the replies to those who still wait.
+    fn commit(&mut self, jobs: Vec<Job>) -> Vec<Reply> {
         let jobs = jobs.into_iter().map(|job| (job.command, job.done));
         let (commands, waiting): (Vec<Command>, Vec<Completion>) = jobs.unzip();
         let waiting = match self.try_commit(&commands, waiting) {
-            Ok(answers) => return answers,
+            Ok(replies) => return replies,
             Err(waiting) => waiting,
         };
         // There may be no room. Then those that make some get the reserve, and the rest are refused.
@@ -112,16 +116,16 @@ impl Writer {
         let (making_room, refused): (Vec<_>, Vec<_>) =
             jobs.partition(|(command, _)| command.makes_room());
         let refused = refused.into_iter().map(|(_, done)| done);
-        let mut answers: Vec<Answer> = refused.map(Answer::refused).collect();
+        let mut replies: Vec<Reply> = refused.map(Reply::refused).collect();
         if !making_room.is_empty() {
             self.disk.reserve.give_up(&self.disk.directory);
             let (commands, waiting): (Vec<_>, Vec<_>) = making_room.into_iter().unzip();
-            answers.extend(match self.try_commit(&commands, waiting) {
-                Ok(answers) => answers,
-                Err(waiting) => waiting.into_iter().map(Answer::refused).collect(),
+            replies.extend(match self.try_commit(&commands, waiting) {
+                Ok(replies) => replies,
+                Err(waiting) => waiting.into_iter().map(Reply::refused).collect(),
             });
         }
-        answers
+        replies
     }
 
     /// The same, where the disk takes it. If not, nothing has happened, and this returns who is still waiting.
@@ -129,9 +133,9 @@ impl Writer {
         &mut self,
         commands: &[Command],
         waiting: Vec<Completion>,
-    ) -> Result<Vec<Answer>, Vec<Completion>> {
+    ) -> Result<Vec<Reply>, Vec<Completion>> {
         if self.has_failed() {
-            return Ok(waiting.into_iter().map(Answer::refused).collect());
+            return Ok(waiting.into_iter().map(Reply::refused).collect());
         }
         let (outcomes, changes) = self.map.stage(|staged| {
             let outcomes = commands.iter().map(|command| command.execute(staged));
@@ -154,7 +158,7 @@ impl Writer {
         let result = match written {
             Ok(()) => Ok(()),
             Err(WriteError::Refused(_)) => return Err(waiting),
-            Err(WriteError::Failed(_)) => Err(Failure::DiskFailed),
+            Err(WriteError::Failed(_)) => Err(CommitError::DiskFailed),
         };
         let now = Instant::now();
         if removes {
@@ -163,16 +167,16 @@ impl Writer {
         if !self.disk.log.is_handed_over() {
             self.kept_since.get_or_insert(now);
         }
-        let answer = |(done, outcome)| Answer {
+        let reply = |(done, outcome)| Reply {
             done,
             result: result.map(|()| outcome),
         };
-        Ok(waiting.into_iter().zip(outcomes).map(answer).collect())
+        Ok(waiting.into_iter().zip(outcomes).map(reply).collect())
     }
 
     /// What is to be done from time to time.
     fn look_after_disk(&mut self) {
-        let refusing = self.condition.refusing.load(Ordering::Acquire);
+        let refusing = self.state.refusing.load(Ordering::Acquire);
         // What comes of these is noted.
         if self.kept_since.is_some_and(|it| it.elapsed() >= HAND_OVER) {
             let handed_over = self.on_disk(|disk| disk.log.hand_over());
@@ -210,30 +214,30 @@ impl Writer {
         result
     }
 
-    /// Has the disk do something, and takes note of its condition.
+    /// Has the disk do something, and takes note of its state.
     fn note(
         &mut self,
         work: impl FnOnce(&mut Disk) -> Result<(), WriteError>,
     ) -> Result<(), WriteError> {
         let result = work(&mut self.disk);
         self.tried = Instant::now();
-        let (condition, directory) = (&self.condition, self.disk.directory.path().display());
+        let (state, directory) = (&self.state, self.disk.directory.path().display());
         match &result {
             Ok(()) => {
-                if self.disk.log.is_handed_over() && condition.refusing.load(Ordering::Acquire) {
-                    condition.refusing.store(false, Ordering::Release);
+                if self.disk.log.is_handed_over() && state.refusing.load(Ordering::Acquire) {
+                    state.refusing.store(false, Ordering::Release);
                     log::warn!("{directory} can be written to again");
                 }
             }
             Err(WriteError::Refused(error)) => {
-                if !condition.refusing.swap(true, Ordering::AcqRel) {
+                if !state.refusing.swap(true, Ordering::AcqRel) {
                     log::error!(
                         "cannot write to {directory}: {error}; writes are refused until that is over, reads go on"
                     );
                 }
             }
             Err(WriteError::Failed(error)) => {
-                if !condition.failed.swap(true, Ordering::AcqRel) {
+                if !state.failed.swap(true, Ordering::AcqRel) {
                     log::error!(
                         "cannot sync {directory}: {error}; writes are refused until threadkv is restarted, reads go on"
                     );
@@ -244,7 +248,7 @@ impl Writer {
     }
 
     fn has_failed(&self) -> bool {
-        self.condition.failed.load(Ordering::Acquire)
+        self.state.failed.load(Ordering::Acquire)
     }
 }
 

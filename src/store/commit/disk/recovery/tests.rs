@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::*;
 use crate::store::Entry;
-use crate::store::state::{Change, Changes};
+use crate::store::keyspace::{Change, Changes};
 
 /// A working directory for one test, removed at the end.
 struct Scratch(PathBuf);

@@ -8,7 +8,7 @@ use super::Entry;
 use super::index::Entries;
 
 /// Something that commands can be carried out on.
-pub(super) trait State {
+pub(super) trait Keyspace {
     /// The entry of a key; also one that has expired.
     fn get(&self, key: &str) -> Option<&Entry>;
     /// Sets the entry of its key.
@@ -103,7 +103,7 @@ impl<'a> Staged<'a> {
     }
 }
 
-impl State for Staged<'_> {
+impl Keyspace for Staged<'_> {
     fn get(&self, key: &str) -> Option<&Entry> {
         match self.changes.entries.get(key) {
             Some(change) => change.entry(),
