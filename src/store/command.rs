@@ -1,5 +1,8 @@
 //! What may be done to the store, and what comes of it.
 
+use std::collections::HashSet;
+use std::slice;
+
 use super::keyspace::Keyspace;
 use super::{Entry, Expiry, Key};
 
@@ -64,18 +67,19 @@ impl Command {
         }
     }
 
-    /// Carries the command out on a keyspace: the map itself, or one that is staged for a commit.
-    pub(super) fn execute(&self, keys: &mut impl Keyspace) -> Outcome {
+    /// Carries the command out on a keyspace: the map itself, or one that is staged for a commit. `now` decides which entries have
+    /// expired. It is the same for all commands of a batch.
+    pub(super) fn execute(&self, keys: &mut impl Keyspace, now: Expiry) -> Outcome {
         match self {
             Command::One(operation) => {
-                if operation.execute(keys) {
+                if operation.execute(keys, now) {
                     Outcome::Done
                 } else {
                     Outcome::NotFound
                 }
             }
             Command::Bulk(operations) => {
-                let execute = |operation: &Operation| operation.execute(keys);
+                let execute = |operation: &Operation| operation.execute(keys, now);
                 Outcome::Each(operations.iter().map(execute).collect())
             }
             Command::Clear => {
@@ -83,7 +87,7 @@ impl Command {
                 Outcome::Done
             }
             Command::Sweep => {
-                let expired = keys.expired(SWEPT_AT_ONCE);
+                let expired = keys.expired(SWEPT_AT_ONCE, now);
                 let swept = expired.len();
                 expired.iter().for_each(|entry| keys.remove(entry.key()));
                 Outcome::Swept(swept)
@@ -91,13 +95,37 @@ impl Command {
         }
     }
 
+    /// Changes the outcome of touches that came too late, see [`Changes::touched`](super::keyspace::Changes::touched): they found
+    /// nothing. `late` are the keys. A put makes its key live, so touches behind it in the batch are not late. Returns whether
+    /// anything has changed.
+    pub(super) fn touch_nothing(&self, late: &mut HashSet<String>, outcome: &mut Outcome) -> bool {
+        let before = outcome.clone();
+        for (n, operation) in self.all_operations().iter().enumerate() {
+            match operation {
+                Operation::Put(entry) => {
+                    late.remove(entry.key());
+                }
+                Operation::Touch { key, .. } if late.contains(key.as_str()) => match outcome {
+                    Outcome::Each(found) => found[n] = false,
+                    _ => *outcome = Outcome::NotFound,
+                },
+                Operation::Touch { .. } | Operation::Delete { .. } => {}
+            }
+        }
+        *outcome != before
+    }
+
+    fn all_operations(&self) -> &[Operation] {
+        match self {
+            Command::One(operation) => slice::from_ref(operation),
+            Command::Bulk(operations) => operations,
+            Command::Clear | Command::Sweep => &[],
+        }
+    }
+
     /// About how many bytes it takes to write down.
     pub(super) fn size(&self) -> usize {
-        match self {
-            Command::One(operation) => operation.size(),
-            Command::Bulk(operations) => operations.iter().map(Operation::size).sum(),
-            Command::Clear | Command::Sweep => 0,
-        }
+        self.all_operations().iter().map(Operation::size).sum()
     }
 
     /// Whether somebody asks for keys to be removed, and for nothing else: it makes room.
@@ -114,20 +142,22 @@ impl Command {
 
 impl Operation {
     /// Carries the operation out. Returns whether the key was there, or has been put.
-    fn execute(&self, keys: &mut impl Keyspace) -> bool {
+    fn execute(&self, keys: &mut impl Keyspace, now: Expiry) -> bool {
         match self {
             Operation::Put(entry) => {
                 keys.set(entry.clone());
                 true
             }
             Operation::Delete { key } => {
-                let found = keys.get(key.as_str()).is_some_and(Entry::is_live);
+                let found = keys
+                    .get(key.as_str())
+                    .is_some_and(|entry| entry.is_live(now));
                 // Also where it has expired, and is still in the way.
                 keys.remove(key.as_str());
                 found
             }
             Operation::Touch { key, expiry } => {
-                let live = keys.get(key.as_str()).filter(|entry| entry.is_live());
+                let live = keys.get(key.as_str()).filter(|entry| entry.is_live(now));
                 let Some(touched) = live.map(|entry| entry.with_expiry(Some(*expiry))) else {
                     return false;
                 };

@@ -168,9 +168,9 @@ impl Entry {
         self.record.0.len() - HEAD
     }
 
-    /// Whether it counts as there.
-    pub fn is_live(&self) -> bool {
-        !self.expiry.is_some_and(Expiry::has_passed)
+    /// Whether it counts as there at the time `now`.
+    pub fn is_live(&self, now: Expiry) -> bool {
+        self.expiry.is_none_or(|expiry| expiry > now)
     }
 
     /// Text that never expires, under a key that follows the rules.
@@ -218,11 +218,6 @@ impl Expiry {
         self.0.get()
     }
 
-    /// Whether that time has come.
-    pub fn has_passed(self) -> bool {
-        self <= Expiry::now()
-    }
-
     /// Whole seconds until then, rounded up, so that what was just set to an hour reads an hour.
     pub fn seconds_left(self) -> u64 {
         self.millis()
@@ -255,18 +250,13 @@ mod tests {
 
     #[test]
     fn an_entry_lives_until_its_expiry() {
-        let live = |expiry| {
-            Entry {
-                expiry,
-                ..Entry::of("k", "v")
-            }
-            .is_live()
-        };
+        let now = Expiry::now();
+        let live = |expiry| Entry::of("k", "v").with_expiry(expiry).is_live(now);
         assert!(live(None));
-        assert!(live(Some(Expiry::now().plus(Duration::from_secs(60)))));
-        assert!(!live(Some(Expiry::now())));
+        assert!(live(Some(now.plus(Duration::from_millis(1)))));
+        assert!(!live(Some(now)));
         assert!(!live(Some(Expiry::at_millis(0))));
-        assert!(live(Some(Expiry::now().plus(Duration::MAX))));
+        assert!(live(Some(now.plus(Duration::MAX))));
     }
 
     #[test]

@@ -4,8 +4,8 @@ use std::borrow::Borrow;
 use std::collections::HashSet;
 use std::hash::{Hash, Hasher};
 
-use super::Entry;
 use super::index::Entries;
+use super::{Entry, Expiry};
 
 /// Something that commands can be carried out on.
 pub(super) trait Keyspace {
@@ -17,8 +17,8 @@ pub(super) trait Keyspace {
     fn touch(&mut self, entry: Entry);
     fn remove(&mut self, key: &str);
     fn clear(&mut self);
-    /// Up to so many entries that have expired.
-    fn expired(&self, most: usize) -> Vec<Entry>;
+    /// Up to so many entries that have expired at the time `now`.
+    fn expired(&self, most: usize, now: Expiry) -> Vec<Entry>;
 }
 
 /// Changes on top of entries that stay as they are until these changes are committed. Each command sees what those
@@ -35,6 +35,9 @@ pub(super) struct Changes {
     pub(super) cleared: bool,
     /// Then, what becomes of these keys.
     pub(super) entries: HashSet<Change>,
+    /// Entries that were found live, and touched, and have a deadline. Where it passes before the changes are applied, readers see
+    /// the key gone in between. Then the touch came too late and must have no effect: a key that was gone comes back by a put only.
+    pub(super) touched: Vec<Entry>,
 }
 
 /// What becomes of a key. In a set there is one for each key.
@@ -120,7 +123,13 @@ impl Keyspace for Staged<'_> {
         let change = match self.changes.entries.get(entry.key()) {
             // The value is new as well.
             Some(Change::Set(_)) => Change::Set(entry),
-            _ => Change::Touched(entry),
+            Some(_) => Change::Touched(entry),
+            None => {
+                let old = self.base.get(entry.key());
+                let expires = old.filter(|old| old.expiry.is_some());
+                self.changes.touched.extend(expires.cloned());
+                Change::Touched(entry)
+            }
         };
         self.changes.entries.replace(change);
     }
@@ -139,136 +148,20 @@ impl Keyspace for Staged<'_> {
     }
 
     fn clear(&mut self) {
-        self.changes = Changes {
-            cleared: true,
-            entries: HashSet::new(),
-        };
+        self.changes.cleared = true;
+        self.changes.entries = HashSet::new();
     }
 
-    fn expired(&self, most: usize) -> Vec<Entry> {
+    fn expired(&self, most: usize, now: Expiry) -> Vec<Entry> {
         if self.changes.cleared {
             return Vec::new();
         }
         // What has been staged is new, and left to the next sweep.
-        let expired = self.base.expired();
+        let expired = self.base.expired(now);
         let unchanged = expired.filter(|entry| !self.changes.entries.contains(entry.key()));
         unchanged.take(most).cloned().collect()
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::store::{Command, Expiry, Key, Operation, Outcome};
-
-    fn key(text: &str) -> Key {
-        Key::try_from(text.as_bytes()).unwrap()
-    }
-
-    fn expiring(key: &str, millis: u64) -> Entry {
-        Entry::of(key, "1").with_expiry(Some(Expiry::at_millis(millis)))
-    }
-
-    /// Keys and what becomes of them, by key.
-    fn changed(staged: Staged<'_>) -> Vec<(String, Option<Entry>)> {
-        let changes = staged.into_changes().entries.into_iter();
-        let mut changed: Vec<_> = changes
-            .map(|it| (it.key().to_owned(), it.entry().cloned()))
-            .collect();
-        changed.sort_by(|a, b| a.0.cmp(&b.0));
-        changed
-    }
-
-    #[test]
-    fn commands_of_a_batch_see_each_other_and_the_base_stays() {
-        let base = Entries::from_iter([Entry::of("a", "1"), Entry::of("b", "2")]);
-        let mut staged = Staged::on(&base);
-        let delete = |name| Command::One(Operation::Delete { key: key(name) });
-        let put = |name, text| Command::One(Operation::Put(Entry::of(name, text)));
-        assert_eq!(delete("a").execute(&mut staged), Outcome::Done);
-        assert_eq!(delete("a").execute(&mut staged), Outcome::NotFound);
-        assert_eq!(put("c", "3").execute(&mut staged), Outcome::Done);
-        assert_eq!(delete("c").execute(&mut staged), Outcome::Done);
-        assert_eq!(put("b", "4").execute(&mut staged), Outcome::Done);
-        assert_eq!(put("b", "5").execute(&mut staged), Outcome::Done);
-        assert!(!staged.changes.cleared);
-        let expected = [("a".into(), None), ("b".into(), Some(Entry::of("b", "5")))];
-        assert_eq!(changed(staged), expected);
-        assert_eq!(base.get("a"), Some(&Entry::of("a", "1")));
-    }
-
-    #[test]
-    fn after_a_clear_only_what_came_later_counts() {
-        let base = Entries::from_iter([Entry::of("a", "1")]);
-        let mut staged = Staged::on(&base);
-        staged.set(Entry::of("b", "2"));
-        Command::Clear.execute(&mut staged);
-        assert!(staged.get("a").is_none() && staged.get("b").is_none());
-        assert_eq!(
-            Command::One(Operation::Delete { key: key("a") }).execute(&mut staged),
-            Outcome::NotFound
-        );
-        staged.set(Entry::of("c", "3"));
-        assert!(staged.changes.cleared);
-        let expected = [("c".into(), Some(Entry::of("c", "3")))];
-        assert_eq!(changed(staged), expected);
-    }
-
-    #[test]
-    fn what_has_expired_counts_as_not_there() {
-        let base = Entries::from_iter([expiring("a", 1)]);
-        let mut staged = Staged::on(&base);
-        assert_eq!(
-            Command::One(Operation::Delete { key: key("a") }).execute(&mut staged),
-            Outcome::NotFound
-        );
-        assert_eq!(changed(staged), [("a".into(), None)]);
-    }
-
-    #[test]
-    fn a_sweep_removes_what_has_expired_and_nothing_else() {
-        let base = Entries::from_iter([
-            expiring("a", 1),
-            expiring("b", 1),
-            expiring("c", u64::MAX),
-            Entry::of("d", "1"),
-        ]);
-        let mut staged = Staged::on(&base);
-        staged.set(Entry::of("b", "2"));
-        assert_eq!(Command::Sweep.execute(&mut staged), Outcome::Swept(1));
-        let expected = [("a".into(), None), ("b".into(), Some(Entry::of("b", "2")))];
-        assert_eq!(changed(staged), expected);
-
-        let mut cleared = Staged::on(&base);
-        cleared.clear();
-        assert_eq!(Command::Sweep.execute(&mut cleared), Outcome::Swept(0));
-    }
-
-    #[test]
-    fn operations_of_a_bulk_see_those_before_them() {
-        let base = Entries::from_iter([Entry::of("a", "1")]);
-        let mut staged = Staged::on(&base);
-        let expiry = Expiry::at_millis(u64::MAX);
-        let touch = |name| Operation::Touch {
-            key: key(name),
-            expiry,
-        };
-        let delete = |name| Operation::Delete { key: key(name) };
-        let bulk = vec![touch("a"), touch("b"), delete("a"), delete("a"), touch("a")];
-        assert_eq!(
-            Command::Bulk(bulk).execute(&mut staged),
-            Outcome::Each(vec![true, false, true, false, false])
-        );
-        assert_eq!(changed(staged), [("a".into(), None)]);
-
-        let mut staged = Staged::on(&base);
-        assert_eq!(Command::One(touch("a")).execute(&mut staged), Outcome::Done);
-        assert_eq!(
-            Command::One(touch("b")).execute(&mut staged),
-            Outcome::NotFound
-        );
-        let touched = expiring("a", u64::MAX);
-        assert_eq!(changed(staged), [("a".into(), Some(touched))]);
-        assert_eq!(base.get("a"), Some(&Entry::of("a", "1")));
-    }
-}
+mod tests;

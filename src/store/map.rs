@@ -3,6 +3,7 @@
 //! Under the lock only pointers and numbers move: a read clones a pointer, a write swaps one. Text is formatted, and big things are
 //! freed, after the lock was given back.
 
+use std::collections::HashSet;
 use std::mem;
 use std::ops::Bound;
 use std::sync::{Arc, Mutex};
@@ -16,7 +17,7 @@ use super::entry::Record;
 use super::frozen::View;
 use super::index::Entries;
 use super::keyspace::{Change, Changes, Keyspace, Staged};
-use super::{Command, Entry, Key, Outcome};
+use super::{Command, Entry, Expiry, Key, Outcome};
 
 /// From so many entries on, what a clear removed is freed on a thread of its own: freeing takes about 0.1 µs an entry,
 /// so less than this holds nobody up for long.
@@ -96,22 +97,28 @@ impl Map {
 
     /// The entry of a key, if it has one.
     pub(super) fn get(&self, key: &Key) -> Option<Entry> {
-        let entry = self.read().entries.get(key.as_str()).cloned();
-        entry.filter(Entry::is_live)
+        self.entry_of(key.as_str())
+    }
+
+    /// The same for a key that is known to be one.
+    pub(super) fn entry_of(&self, key: &str) -> Option<Entry> {
+        let contents = self.read();
+        let entry = contents.entries.get(key);
+        // A reader asks for the time before it gives the lock back, a writer once it has the lock. So a reader that finds an entry
+        // expired has looked before any writer that finds it expired as well, and no touch brings back what somebody saw gone.
+        let live = |entry: &&Entry| entry.expiry.is_none_or(|it| it > Expiry::now());
+        entry.filter(live).cloned()
     }
 
     /// The entries of several keys, as they are at one moment.
     pub(super) fn get_all(&self, keys: &[Key]) -> Vec<Option<Entry>> {
         let contents = self.read();
-        let found = keys
-            .iter()
-            .map(|key| contents.entries.get(key.as_str()).cloned());
-        let found: Vec<_> = found.collect();
-        drop(contents);
-        found
-            .into_iter()
-            .map(|entry| entry.filter(Entry::is_live))
-            .collect()
+        let now = Expiry::now();
+        let live = |key: &Key| {
+            let entry = contents.entries.get(key.as_str());
+            entry.filter(|entry| entry.is_live(now)).cloned()
+        };
+        keys.iter().map(live).collect()
     }
 
     /// The entries of the next keys that begin with `prefix`, in byte order; and where to go on, if there may be more.
@@ -123,6 +130,7 @@ impl Map {
         };
         let mut page = Page::default();
         let contents = self.read();
+        let now = Expiry::now();
         let mut found = contents.entries.from(from);
         for _ in 0..STEP.min(most) {
             let next = found.next();
@@ -134,7 +142,7 @@ impl Map {
         }
         drop(found);
         drop(contents);
-        page.entries.retain(Entry::is_live);
+        page.entries.retain(|entry| entry.is_live(now));
         page
     }
 
@@ -142,7 +150,7 @@ impl Map {
     pub(super) fn len(&self) -> usize {
         loop {
             let contents = self.read();
-            if let Some(live) = contents.entries.count_live(COUNTED_AT_ONCE) {
+            if let Some(live) = contents.entries.count_live(Expiry::now(), COUNTED_AT_ONCE) {
                 return live;
             }
             // So many have expired since the sweeper last looked. Writers get their turn.
@@ -154,7 +162,7 @@ impl Map {
     /// sweep to remove.
     pub(super) fn count_expired(&self) -> bool {
         let entries = &self.read().entries;
-        entries.count_live(COUNTED_AT_ONCE) != Some(entries.len())
+        entries.count_live(Expiry::now(), COUNTED_AT_ONCE) != Some(entries.len())
     }
 
     /// How many bytes keys and values hold.
@@ -169,7 +177,7 @@ impl Map {
             contents: self.write(),
             removed: Removed::default(),
         };
-        let outcome = command.execute(&mut locked);
+        let outcome = command.execute(&mut locked, Expiry::now());
         let Locked { contents, removed } = locked;
         if long {
             RwLockWriteGuard::unlock_fair(contents);
@@ -189,22 +197,32 @@ impl Map {
         (result, staged.into_changes())
     }
 
-    /// Makes changes visible, in one step for all readers.
-    pub(super) fn apply(&self, changes: Changes) {
+    /// Makes changes visible, in one step for all readers. Returns the entries whose touch came too late and had no effect, see
+    /// [`Changes::touched`].
+    pub(super) fn apply(&self, changes: Changes) -> Vec<Entry> {
         let mut removed = Removed::default();
+        let mut late = changes.touched;
         let mut contents = self.write();
+        if !late.is_empty() {
+            let now = Expiry::now();
+            late.retain(|entry| !entry.is_live(now));
+        }
+        let late_keys: HashSet<&str> = late.iter().map(Entry::key).collect();
         if changes.cleared {
             removed.all = Some(contents.clear());
         }
         for change in changes.entries {
             removed.some.extend(match change {
+                Change::Touched(entry) if late_keys.contains(entry.key()) => None,
                 Change::Set(entry) | Change::Touched(entry) => contents.set(entry),
                 Change::Removed(entry) => contents.remove(entry.key()),
             });
         }
+        drop(late_keys);
         // A batch may be long, and its thread may be back for the next one at once.
         RwLockWriteGuard::unlock_fair(contents);
         removed.free();
+        late
     }
 
     /// Replaces everything, as a store is loaded.
@@ -282,8 +300,8 @@ impl Keyspace for Locked<'_> {
         self.removed.all = Some(self.contents.clear());
     }
 
-    fn expired(&self, most: usize) -> Vec<Entry> {
-        let expired = self.contents.entries.expired();
+    fn expired(&self, most: usize, now: Expiry) -> Vec<Entry> {
+        let expired = self.contents.entries.expired(now);
         expired.take(most).cloned().collect()
     }
 }

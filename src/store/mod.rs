@@ -154,7 +154,8 @@ impl Store {
     /// The entries of keys that begin with `prefix`, those behind `after` if it is given, in byte order of the keys.
     ///
     /// They are fetched as the iterator goes on, some at a time, so that nobody waits for a long listing. It holds all
-    /// keys that are there from its beginning to its end; those put or removed meanwhile it may hold or not.
+    /// keys that are there from its beginning to its end; those put or removed meanwhile it may hold or not. Each is live when the
+    /// iterator returns it.
     pub fn list(&self, prefix: String, after: Option<String>) -> Listing {
         Listing::of(self.committer.map(), prefix, after)
     }
@@ -218,7 +219,14 @@ impl Iterator for Listing {
     fn next(&mut self) -> Option<Entry> {
         loop {
             if let Some(entry) = self.fetched.next() {
-                return Some(entry);
+                if entry.is_live(Expiry::now()) {
+                    return Some(entry);
+                }
+                // Its time has come since it was fetched, unless it has been put or touched meanwhile.
+                match self.map.entry_of(entry.key()) {
+                    Some(entry) => return Some(entry),
+                    None => continue,
+                }
             }
             let from = self.next.take()?;
             let from = from.as_ref().map(String::as_str);

@@ -20,6 +20,8 @@ use std::ffi::CStr;
 use std::mem::transmute;
 use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
 
 use libc::{
     DIR, c_char, c_int, c_long, c_uint, c_void, iovec, mode_t, off_t, size_t, ssize_t, syscall,
@@ -30,6 +32,9 @@ use trace::{Call, Kind};
 
 /// Descriptors from this one on pass through. The server opens its files early, so theirs are small.
 const DESCRIPTORS: usize = 1 << 16;
+
+/// How often a call that is held up looks whether it may go on.
+const LOOK: Duration = Duration::from_millis(1);
 
 /// Which file below the directory each descriptor stands for: a number that is never given twice. 0 for anything else.
 static FILES: [AtomicU32; DESCRIPTORS] = [const { AtomicU32::new(0) }; DESCRIPTORS];
@@ -84,6 +89,12 @@ fn perform(
             die()
         }
         Some(Fault::Short) => run(call.half()),
+        Some(Fault::Wait) => {
+            while plan.is_open() {
+                thread::sleep(LOOK);
+            }
+            run(call.length)
+        }
         Some(Fault::Error(error)) => {
             set_errno(error);
             -1
@@ -91,7 +102,8 @@ fn perform(
         None => run(call.length),
     };
     let error = errno();
-    plan.trace.append(&call, result, error, fault.is_some());
+    let failed = !matches!(fault, None | Some(Fault::Wait));
+    plan.trace.append(&call, result, error, failed);
     set_errno(error);
     result
 }

@@ -6,7 +6,8 @@
 //!   something or sync it.
 //! * `FAULTS_PLAN`: what happens at which calls, with commas between them. The first call that counts is number 0.
 //!   `kill@7` kills the process before call 7. `half@7` does so too, and carries out half of it if it is a write. `short@7+2` cuts
-//!   calls 7 and 8 short, which must be writes or reads. `28@7+2` lets them fail with the error of that number.
+//!   calls 7 and 8 short, which must be writes or reads. `28@7+2` lets them fail with the error of that number. `wait@7+2` holds them
+//!   up while the file of `FAULTS_WHILE` exists, and with them all calls behind them.
 //! * `FAULTS_WHILE`: a file; calls fail only while it exists.
 
 use std::ffi::{CString, OsString};
@@ -24,6 +25,7 @@ pub(crate) enum Fault {
     Kill,
     Half,
     Short,
+    Wait,
     Error(c_int),
 }
 
@@ -80,7 +82,7 @@ impl Plan {
 
     /// Whether calls may fail now.
     #[expect(unsafe_code)]
-    fn is_open(&self) -> bool {
+    pub(crate) fn is_open(&self) -> bool {
         let exists = |path: &CString| {
             // SAFETY: the path ends in a NUL.
             let found = unsafe {
@@ -106,6 +108,7 @@ fn read_fault(text: &str) -> Option<(Range<u64>, Fault)> {
         "kill" => Fault::Kill,
         "half" => Fault::Half,
         "short" => Fault::Short,
+        "wait" => Fault::Wait,
         number => Fault::Error(number.parse().ok()?),
     };
     Some((first..first.saturating_add(count), fault))

@@ -42,6 +42,7 @@ mod json_hostile;
 mod json_listing;
 mod json_server;
 mod json_values;
+mod late_touches;
 mod lsfr;
 mod model;
 mod openapi;

@@ -79,14 +79,13 @@ pub(super) fn entries(keys: Vec<Key>, entries: Vec<Option<Entry>>, with_ttl: boo
     stream(found.map(|(key, entry)| entry.ok_or(key)), FOUND, with_ttl)
 }
 
-/// Entries, while they are still there; `most` at most, and fewer only if there are no more.
+/// Entries; `most` at most, and fewer only if there are no more.
 pub(super) fn listing(
     listing: impl Iterator<Item = Entry> + Send + 'static,
     most: usize,
     with_ttl: bool,
 ) -> Response {
-    let live = listing.filter(Entry::is_live).take(most);
-    stream(live.map(Ok), "", with_ttl)
+    stream(listing.take(most).map(Ok), "", with_ttl)
 }
 
 /// What each entry begins with in answer to a bulk request.

@@ -48,19 +48,18 @@ impl Deadlines {
         count.passed -= usize::from(old && Some((expiry, slot)) <= count.to);
     }
 
-    /// The entries of which the deadline has come, soonest first.
-    pub(super) fn passed(&self) -> impl Iterator<Item = Slot> {
-        let now = Expiry::now();
+    /// The entries whose deadline has come at the time `now`, soonest first.
+    pub(super) fn passed(&self, now: Expiry) -> impl Iterator<Item = Slot> {
         let deadlines = self.set.iter();
         deadlines
             .take_while(move |(expiry, _)| *expiry <= now)
             .map(|(_, slot)| *slot)
     }
 
-    /// How many have passed; `None` if there were so many more than the last time that this has counted only `most` of them.
-    pub(super) fn count_passed(&self, most: usize) -> Option<usize> {
+    /// How many have passed at the time `now`; `None` if there were so many more than the last time that this has counted only `most` of them.
+    pub(super) fn count_passed(&self, now: Expiry, most: usize) -> Option<usize> {
         // Behind all of this millisecond: no entry has this number.
-        let now = (Expiry::now(), Slot::MAX);
+        let now = (now, Slot::MAX);
         // Nothing under this lock panics.
         let mut count = self.count.lock().unwrap_or_else(PoisonError::into_inner);
         if count.to > Some(now) {
@@ -109,7 +108,7 @@ mod tests {
         let mut steps = 0;
         let counted = loop {
             steps += 1;
-            if let Some(counted) = deadlines.count_passed(100) {
+            if let Some(counted) = deadlines.count_passed(at(1000), 100) {
                 break counted;
             }
         };
@@ -121,8 +120,8 @@ mod tests {
         deadlines.insert(at(300), 5001);
         deadlines.insert(at(300), 5001);
         deadlines.insert(at(u64::MAX - 1), 5002);
-        assert_eq!(deadlines.count_passed(1), Some(1001));
-        assert_eq!(deadlines.passed().count(), 1001);
+        assert_eq!(deadlines.count_passed(at(1000), 1), Some(1001));
+        assert_eq!(deadlines.passed(at(1000)).count(), 1001);
     }
 
     #[test]
@@ -132,6 +131,6 @@ mod tests {
             passed: 2,
             to: Some((at(u64::MAX), 1)),
         };
-        assert_eq!(deadlines.count_passed(10), Some(1));
+        assert_eq!(deadlines.count_passed(at(1000), 10), Some(1));
     }
 }

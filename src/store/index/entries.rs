@@ -92,18 +92,18 @@ impl Entries {
         }
     }
 
-    /// How many there are that have not expired, and the bytes of their keys and values.
-    pub(in crate::store) fn live(&self) -> (usize, usize) {
-        let (keys, bytes) = self.expired().fold((0, 0), |(keys, bytes), entry| {
+    /// How many there are that have not expired at the time `now`, and the bytes of their keys and values.
+    pub(in crate::store) fn live(&self, now: Expiry) -> (usize, usize) {
+        let (keys, bytes) = self.expired(now).fold((0, 0), |(keys, bytes), entry| {
             (keys + 1, bytes + entry.bytes())
         });
         (self.len() - keys, self.bytes - bytes)
     }
 
-    /// How many there are that have not expired; `None` if that takes another call, since more than `most` have
+    /// How many there are that have not expired at the time `now`; `None` if that takes another call, since more than `most` have
     /// expired since the last one.
-    pub(in crate::store) fn count_live(&self, most: usize) -> Option<usize> {
-        let expired = self.deadlines.count_passed(most)?;
+    pub(in crate::store) fn count_live(&self, now: Expiry, most: usize) -> Option<usize> {
+        let expired = self.deadlines.count_passed(now, most)?;
         Some(self.len() - expired)
     }
 
@@ -117,9 +117,9 @@ impl Entries {
         self.bytes
     }
 
-    /// Those of which the deadline has come, soonest first.
-    pub(in crate::store) fn expired(&self) -> impl Iterator<Item = &Entry> {
-        self.deadlines.passed().map(|slot| &self.slots[slot])
+    /// Those whose deadline has come at the time `now`, soonest first.
+    pub(in crate::store) fn expired(&self, now: Expiry) -> impl Iterator<Item = &Entry> {
+        self.deadlines.passed(now).map(|slot| &self.slots[slot])
     }
 
     /// Those from a key on, in byte order.
@@ -294,10 +294,11 @@ mod tests {
         entries.insert(entry("a", "v", Some(3)));
         entries.insert(entry("b", "v", Some(2)));
         entries.insert(entry("never", "v", None));
-        assert!(entries.expired().map(Entry::key).eq(["b", "a"]));
-        assert_eq!(entries.live(), (2, 11));
-        assert_eq!(entries.count_live(1), None);
-        assert_eq!(entries.count_live(1), Some(2));
+        let now = Expiry::at_millis(3);
+        assert!(entries.expired(now).map(Entry::key).eq(["b", "a"]));
+        assert_eq!(entries.live(now), (2, 11));
+        assert_eq!(entries.count_live(now, 1), None);
+        assert_eq!(entries.count_live(now, 1), Some(2));
     }
 
     #[test]

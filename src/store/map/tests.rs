@@ -126,8 +126,8 @@ fn staged_changes_show_when_they_are_applied_and_not_before() {
     let map = Map::new();
     put(&map, "a", "1");
     let (outcome, changes) = map.stage(|staged| {
-        Command::Clear.execute(staged);
-        Command::One(Operation::Put(Entry::of("b", "2"))).execute(staged)
+        Command::Clear.execute(staged, Expiry::now());
+        Command::One(Operation::Put(Entry::of("b", "2"))).execute(staged, Expiry::now())
     });
     assert_eq!(outcome, Outcome::Done);
     assert_eq!(text(&map, "a").as_deref(), Some("1"));
@@ -147,4 +147,32 @@ fn keys_are_counted_while_others_read() {
     assert_eq!(map.len(), 1);
     assert!(map.count_expired());
     drop(reading);
+}
+
+#[test]
+fn a_touch_that_is_applied_behind_the_deadline_has_no_effect() {
+    let map = Map::new();
+    let past = Some(Expiry::at_millis(1000));
+    put_until(&map, "late", "1", past);
+    put_until(&map, "put:again", "1", past);
+    put_until(&map, "in:time", "1", Some(Expiry::at_millis(u64::MAX - 1)));
+    let touch = |name| {
+        let expiry = Expiry::at_millis(u64::MAX);
+        let key = key(name);
+        Command::One(Operation::Touch { key, expiry })
+    };
+    // Decided before the deadline.
+    let then = Expiry::at_millis(999);
+    let ((), changes) = map.stage(|staged| {
+        for name in ["late", "put:again", "in:time"] {
+            assert_eq!(touch(name).execute(staged, then), Outcome::Done);
+        }
+        Command::One(Operation::Put(Entry::of("put:again", "2"))).execute(staged, then);
+    });
+    let late = map.apply(changes);
+    assert!(late.iter().map(Entry::key).eq(["late", "put:again"]));
+    assert_eq!(text(&map, "late"), None);
+    assert_eq!(text(&map, "put:again").as_deref(), Some("2"));
+    let touched = map.get(&key("in:time")).unwrap();
+    assert_eq!(touched.expiry, Some(Expiry::at_millis(u64::MAX)));
 }

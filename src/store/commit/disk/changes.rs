@@ -173,6 +173,7 @@ mod tests {
                     Change::Set(text("d", "5")),
                 ]
                 .into(),
+                ..Changes::default()
             };
             let touched = old[2].with_expiry(Some(Expiry::at_millis(u64::MAX)));
             if !cleared {

@@ -62,6 +62,14 @@
 //! ends; until here it has changed nothing. Then it cuts off a torn end, syncs all log files and the directory, deletes
 //! leftovers, and begins a log file. *Ended anywhere:* each of these steps can be done again.
 //!
+//! # Deadlines
+//!
+//! A batch is decided at one time T and applied later, at A. A key whose deadline D lies between them was there at T, and readers see it
+//! gone from D on. A touch of it comes too late. Applying it would bring back what somebody saw gone, so at A, under the write lock,
+//! it is dropped and its outcome becomes "not found". The log has the touch already. So a second batch that removes the key follows,
+//! as durable as the first one, before the answer. Readers take the time under the read lock, so D is before A for all or none of them.
+//! *Killed between the two batches:* the next start carries out the touch, as it may do with any write that was not answered.
+//!
 //! # Errors
 //!
 //! A write that is refused (no room, no descriptor, an I/O error) is cut off again, with a sync of its own, before anything else is

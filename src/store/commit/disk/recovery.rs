@@ -14,6 +14,7 @@ use super::directory::{Directory, Files, OpenError};
 use super::frame::{self, Flaw, Frame, Tag};
 use super::log::{self as change_log, Log, WriteError};
 use super::snapshot;
+use crate::store::Expiry;
 use crate::store::index::{Entries, Loader};
 
 /// What a store holds, and where it goes on.
@@ -58,7 +59,7 @@ pub(super) fn recover(
             return Err(OpenError::Io("sync", path, error));
         }
     }
-    let (keys, bytes) = entries.live();
+    let (keys, bytes) = entries.live(Expiry::now());
     log::info!(
         "loaded {keys} keys, {bytes} bytes, in {:.1?} from {}",
         started.elapsed(),

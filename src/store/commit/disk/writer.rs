@@ -11,7 +11,8 @@ use super::log::WriteError;
 use super::{Disk, DiskState, Durability};
 use crate::store::commit::stall::UnderWay;
 use crate::store::commit::{Completion, Deliver, Job, Reply};
-use crate::store::{Command, CommitError, Map};
+use crate::store::keyspace::Keyspace;
+use crate::store::{Command, CommitError, Entry, Expiry, Map, Outcome};
 
 /// The most operations in a batch, give or take one command: more than there are clients, as a rule, and few enough to be
 /// applied in a few milliseconds, which readers wait for.
@@ -137,23 +138,29 @@ impl Writer {
         if self.has_failed() {
             return Ok(waiting.into_iter().map(Reply::refused).collect());
         }
-        let (outcomes, changes) = self.map.stage(|staged| {
-            let outcomes = commands.iter().map(|command| command.execute(staged));
-            outcomes.collect::<Vec<_>>()
+        let now = Expiry::now();
+        let (mut results, changes) = self.map.stage(|staged| {
+            let results = commands.iter();
+            let results = results.map(|command| Ok(command.execute(staged, now)));
+            results.collect::<Vec<Result<Outcome, CommitError>>>()
         });
         let durable = commands.iter().any(|it| !matches!(it, Command::Sweep));
         let removes = changes.cleared || changes.entries.iter().any(|it| it.entry().is_none());
         self.under_way.begin(waiting);
         let map = Arc::clone(&self.map);
+        let mut late = Vec::new();
         let written = if changes.is_empty() {
             Ok(())
         } else {
             self.note(|disk| {
                 disk.log.append(&changes, durable)?;
-                map.apply(changes);
+                late = map.apply(changes);
                 Ok(())
             })
         };
+        if !late.is_empty() {
+            self.undo_touches(&late, commands, &mut results);
+        }
         let waiting = self.under_way.end();
         let result = match written {
             Ok(()) => Ok(()),
@@ -169,9 +176,49 @@ impl Writer {
         }
         let reply = |(done, outcome)| Reply {
             done,
-            result: result.map(|()| outcome),
+            result: result.and(outcome),
         };
-        Ok(waiting.into_iter().zip(outcomes).map(reply).collect())
+        Ok(waiting.into_iter().zip(results).map(reply).collect())
+    }
+
+    /// Corrects what came of touches that were too late, see [`crate::store::keyspace::Changes::touched`].
+    ///
+    /// The map has not changed by them, but the log has: it gives these keys a new deadline, and the next start would bring them
+    /// back. So they are removed, and that is as durable as any write before somebody is told that they were not found. If the disk
+    /// does not take it, a sweep removes them later, and the error says that a restart may bring them back. A crash in between
+    /// may bring them back as well. Nobody has been told anything about the touch then.
+    fn undo_touches(
+        &mut self,
+        late: &[Entry],
+        commands: &[Command],
+        results: &mut [Result<Outcome, CommitError>],
+    ) {
+        let now = Expiry::now();
+        let ((), removals) = self.map.stage(|staged| {
+            for key in late.iter().map(Entry::key) {
+                // The batch may have put it again.
+                if staged.get(key).is_some_and(|entry| !entry.is_live(now)) {
+                    staged.remove(key);
+                }
+            }
+        });
+        let map = Arc::clone(&self.map);
+        let removed = self.note(|disk| {
+            if !removals.is_empty() {
+                disk.log.append(&removals, true)?;
+                map.apply(removals);
+            }
+            Ok(())
+        });
+        let mut keys = late.iter().map(|entry| entry.key().to_owned()).collect();
+        for (command, result) in commands.iter().zip(results) {
+            if let Ok(outcome) = result
+                && command.touch_nothing(&mut keys, outcome)
+                && removed.is_err()
+            {
+                *result = Err(CommitError::DiskFailed);
+            }
+        }
     }
 
     /// What is to be done from time to time.

@@ -54,8 +54,8 @@ impl Drop for Scratch {
 
 fn put(log: &mut Log, key: &str, value: &str) {
     let changes = Changes {
-        cleared: false,
         entries: [Change::Set(Entry::of(key, value))].into(),
+        ..Changes::default()
     };
     log.append(&changes, true).unwrap();
 }
