@@ -12,7 +12,8 @@
 //! * `armour` makes tiny_http fit to face the world. It can be left out: `cargo build --no-default-features`.
 //! * [`store`] owns keys and values, and commits writes to memory or to disk. It knows no HTTP.
 //! * [`api`] joins the two: requests become commands, outcomes become responses. There are two APIs over the same keys.
-//! * [`budget`] counts the memory that the data and the bodies under way take. The armour and the store share it.
+//! * [`budget`] counts the memory that the data and the bodies under way take. The armour and the store share it. [`machine`] finds out how much
+//!   there is.
 //! * [`options`] turns the command line into a [`options::Config`] that the rest may trust. [`tokens`], [`rate`] and [`origin`] are what
 //!   options, files and the API share about who may do what and how often. [`logging`] writes log lines to stderr, [`memory`] gives
 //!   freed memory back to the system. `main` wires them together.
@@ -73,6 +74,7 @@ pub mod api;
 pub mod armour;
 pub mod budget;
 pub mod logging;
+pub mod machine;
 pub mod memory;
 pub mod options;
 pub mod origin;

@@ -20,6 +20,8 @@ use signal_hook::iterator::Signals;
 use signal_hook::low_level::signal_name;
 
 use threadkv::api::{About, Admitted, Api, Auth, Limits};
+use threadkv::budget::Budget;
+use threadkv::machine;
 use threadkv::memory;
 use threadkv::options::{self, Config, Invocation, TokenCommand};
 use threadkv::server::{self, Door, Monitor, Parts, Pool, Server};
@@ -91,7 +93,8 @@ fn serve(config: Config) -> Result<(), String> {
     let serving = Arc::new(AtomicBool::new(false));
     let stop = watch_signals(Arc::clone(&serving))?;
     let (pool, tasks) = Pool::new();
-    let store = Arc::new(open_store(&config, pool.clone())?);
+    let budget = Arc::new(budget(&config));
+    let store = Arc::new(open_store(&config, budget, pool.clone())?);
     let limits = Limits {
         value_bytes: config.max_value_bytes,
         batch: config.max_batch,
@@ -205,12 +208,29 @@ fn watch_signals(serving: Arc<AtomicBool>) -> Result<Receiver<i32>, String> {
     Ok(stop)
 }
 
+/// How much memory the data and the bodies under way may take: what the options say, or a part of what there is.
+fn budget(config: &Config) -> Budget {
+    let (limit, reason) = match config.max_memory {
+        Some(limit) => (limit, "as --max-memory says".to_owned()),
+        None => machine::memory_to_use(),
+    };
+    let budget = Budget::new(limit);
+    let (data, mib) = (budget.data_limit(), |bytes: u64| bytes >> 20);
+    log::info!(
+        "memory: {} MiB, {reason}; {} MiB of it for data",
+        mib(limit),
+        mib(data)
+    );
+    budget
+}
+
 /// Opens the store that the options ask for. Answers to its writes go back through the pool.
-fn open_store(config: &Config, pool: Pool) -> Result<Store, String> {
+fn open_store(config: &Config, budget: Arc<Budget>, pool: Pool) -> Result<Store, String> {
     let Some(directory) = &config.working_dir else {
-        return Store::in_memory().map_err(|error| format!("cannot start a thread: {error}"));
+        return Store::in_memory(budget).map_err(|error| format!("cannot start a thread: {error}"));
     };
     let deliver = move |answers| pool.resume_all(answers, Reply::deliver);
-    Store::open(directory, config.durability, config.snapshot_after, deliver)
+    let (durability, snapshot_after) = (config.durability, config.snapshot_after);
+    Store::open(directory, durability, snapshot_after, budget, deliver)
         .map_err(|error| error.to_string())
 }

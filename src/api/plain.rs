@@ -77,6 +77,7 @@ fn write(store: &Store, command: Command, call: Call) {
     store.submit(command, move |result| {
         call.answer(match result {
             Ok(_) => Response::new(200, TEXT, Body::Static("")),
+            Err(failure @ CommitError::Full { .. }) => line(507, &failure.to_string()),
             Err(failure @ CommitError::TimedOut) => line(504, &failure.to_string()),
             Err(failure @ (CommitError::Unavailable | CommitError::DiskFailed)) => {
                 line(503, &failure.to_string()).with_header("Retry-After", RETRY_AFTER)

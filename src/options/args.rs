@@ -35,6 +35,10 @@ pub(super) struct Args {
     #[argh(option, arg_name = "number")]
     pub(super) max_connections: Option<String>,
 
+    /// memory for data and bodies under way, in bytes, KiB, MiB or GiB (default: three quarters of what there is)
+    #[argh(option, arg_name = "bytes")]
+    pub(super) max_memory: Option<String>,
+
     /// largest value, in bytes (default 10485760)
     #[argh(option, default = "String::from(\"10485760\")", arg_name = "bytes")]
     pub(super) max_value_bytes: String,

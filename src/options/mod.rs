@@ -27,6 +27,10 @@ const MAX_WORKERS: usize = 256;
 /// The largest value that can be asked for: 1 GiB. Values live in memory, and each upload needs its size once more.
 const MAX_MAX_VALUE_BYTES: u64 = 1 << 30;
 
+/// The least and the most memory that can be asked for, in bytes: 1 MiB and 1 PiB.
+const MIN_MAX_MEMORY: u64 = 1 << 20;
+const MAX_MAX_MEMORY: u64 = 1 << 50;
+
 /// The shortest and the longest log that can be asked for, in bytes: 4 KiB and 1 TiB.
 const MIN_SNAPSHOT_AFTER: u64 = 4 << 10;
 const MAX_SNAPSHOT_AFTER: u64 = 1 << 40;
@@ -76,6 +80,8 @@ pub struct Config {
     pub max_connections: Option<usize>,
     /// How long clients may take.
     pub timeouts: Timeouts,
+    /// Bytes of memory for data and bodies under way; `None` for a part of what the machine has.
+    pub max_memory: Option<u64>,
     /// The largest value, in bytes.
     pub max_value_bytes: u64,
     /// The most items of a bulk request.
@@ -150,6 +156,10 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation
             transfer: seconds("--transfer-timeout", &args.transfer_timeout)?,
             min_rate: number("--min-rate", &args.min_rate, 0..=MAX_MIN_RATE)?,
         },
+        max_memory: args
+            .max_memory
+            .map(|text| bytes("--max-memory", &text, MIN_MAX_MEMORY..=MAX_MAX_MEMORY))
+            .transpose()?,
         max_value_bytes: number(
             "--max-value-bytes",
             &args.max_value_bytes,
@@ -243,6 +253,25 @@ fn host(text: &str) -> Result<IpAddr, String> {
 
 fn seconds(option: &str, text: &str) -> Result<Duration, String> {
     number(option, text, 1..=MAX_SECONDS).map(Duration::from_secs)
+}
+
+/// A number of bytes, such as `1048576` or `1MiB`.
+fn bytes(option: &str, text: &str, range: RangeInclusive<u64>) -> Result<u64, String> {
+    let units = [("KiB", 10), ("MiB", 20), ("GiB", 30)];
+    let unit = units.iter().find_map(|(unit, shift)| {
+        let number = text.strip_suffix(unit)?;
+        Some((number, *shift))
+    });
+    let (number, shift) = unit.unwrap_or((text, 0));
+    let number = number.parse::<u64>().ok();
+    let bytes = number.and_then(|number| number.checked_mul(1 << shift));
+    bytes.filter(|bytes| range.contains(bytes)).ok_or_else(|| {
+        format!(
+            "{option} {text:?}: expected bytes from {} to {}, or KiB, MiB, GiB as in 512MiB",
+            range.start(),
+            range.end()
+        )
+    })
 }
 
 fn number<N: FromStr + PartialOrd + Display>(

@@ -16,6 +16,7 @@ fn without_options_the_defaults_of_the_contract_hold() {
     assert!(config.workers >= 2);
     assert_eq!(config.max_connections, None);
     assert_eq!(config.timeouts, Timeouts::default());
+    assert_eq!(config.max_memory, None);
     assert_eq!(config.max_value_bytes, 10_485_760);
     assert_eq!(config.max_batch, 500);
     assert_eq!(config.log_level, LevelFilter::Info);
@@ -93,6 +94,11 @@ fn a_mistake_is_answered_by_one_line_that_names_it() {
         (&["--head-timeout=86401"], "--head-timeout \"86401\""),
         (&["--transfer-timeout", "1s"], "--transfer-timeout \"1s\""),
         (&["--min-rate", "1073741825"], "--min-rate \"1073741825\""),
+        (&["--max-memory", "1048575"], "--max-memory \"1048575\""),
+        (&["--max-memory=1MB"], "--max-memory \"1MB\""),
+        (&["--max-memory=1.5GiB"], "--max-memory \"1.5GiB\""),
+        (&["--max-memory=99999999999GiB"], "99999999999GiB"),
+        (&["--max-memory", "MiB"], "512MiB"),
         (&["--max-value-bytes", "1.5"], "--max-value-bytes \"1.5\""),
         (&["--max-batch", "0"], "--max-batch \"0\""),
         (&["--log-level", "loud"], "--log-level \"loud\""),
@@ -123,6 +129,19 @@ fn a_mistake_is_answered_by_one_line_that_names_it() {
         let error = config(arguments).unwrap_err();
         assert!(error.contains(named), "{arguments:?}: {error}");
         assert_eq!(error.lines().count(), 1, "{error}");
+    }
+}
+
+#[test]
+fn memory_is_given_in_bytes_or_larger_units() {
+    for (text, bytes) in [
+        ("1048576", 1 << 20),
+        ("1024KiB", 1 << 20),
+        ("512MiB", 512 << 20),
+        ("2GiB", 2 << 30),
+    ] {
+        let config = config(&["--max-memory", text]).unwrap();
+        assert_eq!(config.max_memory, Some(bytes), "{text}");
     }
 }
 

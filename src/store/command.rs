@@ -1,10 +1,10 @@
 //! What may be done to the store, and what comes of it.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::slice;
 
 use super::keyspace::Keyspace;
-use super::{Entry, Expiry, Key};
+use super::{CommitError, Entry, Expiry, Key};
 
 /// The most operations that a [`Command::Bulk`] should have: readers wait while it is applied, about a microsecond an operation.
 pub const MAX_OPERATIONS: usize = 100_000;
@@ -93,6 +93,66 @@ impl Command {
                 Outcome::Swept(swept)
             }
         }
+    }
+
+    /// Whether there is room for it where the data may take `limit` bytes. `most` is what it adds at most, see
+    /// [`Command::grows_at_most`].
+    ///
+    /// The command is judged whole. Only puts can be refused, and only if the keys that they set take more memory than before: a new
+    /// key counts with all that it needs, a key that is there with its value only. So what does not grow goes on in a full store, and in
+    /// one that is over the limit because it was opened with a smaller one. The deadline that a touch adds is counted, but never judged.
+    pub(super) fn check_room(
+        &self,
+        keys: &impl Keyspace,
+        most: u64,
+        limit: u64,
+    ) -> Result<(), CommitError> {
+        let used = keys.footprint();
+        // Nearly always. Otherwise keys have to be looked up.
+        if used + most <= limit {
+            return Ok(());
+        }
+        let growth = self.growth(keys);
+        if growth <= 0 || used + growth.unsigned_abs() <= limit {
+            return Ok(());
+        }
+        Err(CommitError::Full { limit, used })
+    }
+
+    /// How many bytes of memory it adds at most.
+    pub(super) fn grows_at_most(&self) -> u64 {
+        let growth = |operation: &Operation| match operation {
+            Operation::Put(entry) => entry.footprint(),
+            Operation::Delete { .. } | Operation::Touch { .. } => 0,
+        };
+        self.all_operations().iter().map(growth).sum()
+    }
+
+    /// How many bytes of memory it adds, or removes.
+    fn growth(&self, keys: &impl Keyspace) -> i64 {
+        // Of several operations on a key the last one counts.
+        let mut after = HashMap::new();
+        for operation in self.all_operations() {
+            match operation {
+                Operation::Put(entry) => after.insert(entry.key(), Some(entry)),
+                Operation::Delete { key } => after.insert(key.as_str(), None),
+                Operation::Touch { .. } => None,
+            };
+        }
+        let growth = |(key, new): (&str, Option<&Entry>)| {
+            let (old, new) = match (keys.get(key), new) {
+                (Some(old), Some(new)) => (
+                    old.footprint_without_deadline(),
+                    new.footprint_without_deadline(),
+                ),
+                (old, new) => (
+                    old.map_or(0, Entry::footprint),
+                    new.map_or(0, Entry::footprint),
+                ),
+            };
+            new as i64 - old as i64
+        };
+        after.into_iter().map(growth).sum()
     }
 
     /// Changes the outcome of touches that came too late, see [`Changes::touched`](super::keyspace::Changes::touched): they found

@@ -163,6 +163,11 @@ impl Entry {
         }
     }
 
+    /// Bytes of its record.
+    pub(super) fn record_bytes(&self) -> usize {
+        self.record.0.len()
+    }
+
     /// Bytes of its key and its value.
     pub fn bytes(&self) -> usize {
         self.record.0.len() - HEAD

@@ -127,24 +127,27 @@ mod tests {
     use crate::store::{Command, Key, Operation};
 
     fn put(map: &Map, key: &str, value: &str) {
-        map.execute(Command::One(Operation::Put(Entry::of(key, value))));
+        map.execute(Command::One(Operation::Put(Entry::of(key, value))))
+            .unwrap();
     }
 
     fn delete(map: &Map, key: &str) {
         let key = Key::try_from(key.as_bytes()).unwrap();
-        map.execute(Command::One(Operation::Delete { key }));
+        map.execute(Command::One(Operation::Delete { key }))
+            .unwrap();
     }
 
     /// More than are read at once.
     const KEYS: usize = 1000;
 
     fn filled() -> (Arc<Map>, Vec<Entry>) {
-        let map = Arc::new(Map::new());
+        let map = Arc::new(Map::unlimited());
         let entries: Vec<Entry> = (0..KEYS)
             .map(|n| Entry::of(&format!("k{n:04}"), "old"))
             .collect();
         for entry in &entries {
-            map.execute(Command::One(Operation::Put(entry.clone())));
+            map.execute(Command::One(Operation::Put(entry.clone())))
+                .unwrap();
         }
         (map, entries)
     }
@@ -190,9 +193,9 @@ mod tests {
             let mut frozen = Frozen::of(&map);
             let mut found: Vec<Entry> = frozen.by_ref().take(read_before).collect();
             put(&map, "k0500", "new");
-            map.execute(Command::Clear);
+            map.execute(Command::Clear).unwrap();
             change_everything(&map);
-            map.execute(Command::Clear);
+            map.execute(Command::Clear).unwrap();
             found.extend(frozen.by_ref());
             assert!(found == expected, "{read_before}");
         }

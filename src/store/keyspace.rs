@@ -17,15 +17,21 @@ pub(super) trait Keyspace {
     fn touch(&mut self, entry: Entry);
     fn remove(&mut self, key: &str);
     fn clear(&mut self);
+    /// How many bytes of memory all entries take, see [`super::footprint`].
+    fn footprint(&self) -> u64;
     /// Up to so many entries that have expired at the time `now`.
     fn expired(&self, most: usize, now: Expiry) -> Vec<Entry>;
 }
 
 /// Changes on top of entries that stay as they are until these changes are committed. Each command sees what those
 /// before it have staged, and of several changes to a key only the last is kept.
+///
+/// The footprint is that of the entries with the changes. So commands of a batch are judged as if those before them had been applied.
+/// The next batch is staged only when this one has been applied or dropped: no growth is counted twice, and none is overlooked.
 pub(super) struct Staged<'a> {
     base: &'a Entries,
     changes: Changes,
+    footprint: u64,
 }
 
 /// What a batch of commands amounts to.
@@ -98,11 +104,18 @@ impl<'a> Staged<'a> {
         Staged {
             base,
             changes: Changes::default(),
+            footprint: base.footprint(),
         }
     }
 
     pub(super) fn into_changes(self) -> Changes {
         self.changes
+    }
+
+    /// Counts what becomes of a key. Applying it looks the same key up again, and finds it in the processor's cache.
+    fn count(&mut self, key: &str, new: Option<&Entry>) {
+        let old = self.get(key).map_or(0, Entry::footprint);
+        self.footprint = self.footprint - old + new.map_or(0, Entry::footprint);
     }
 }
 
@@ -116,10 +129,12 @@ impl Keyspace for Staged<'_> {
     }
 
     fn set(&mut self, entry: Entry) {
+        self.count(entry.key(), Some(&entry));
         self.changes.entries.replace(Change::Set(entry));
     }
 
     fn touch(&mut self, entry: Entry) {
+        self.count(entry.key(), Some(&entry));
         let change = match self.changes.entries.get(entry.key()) {
             // The value is new as well.
             Some(Change::Set(_)) => Change::Set(entry),
@@ -135,6 +150,7 @@ impl Keyspace for Staged<'_> {
     }
 
     fn remove(&mut self, key: &str) {
+        self.count(key, None);
         let base = self.base.get(key).filter(|_| !self.changes.cleared);
         match base {
             Some(entry) => {
@@ -150,6 +166,11 @@ impl Keyspace for Staged<'_> {
     fn clear(&mut self) {
         self.changes.cleared = true;
         self.changes.entries = HashSet::new();
+        self.footprint = 0;
+    }
+
+    fn footprint(&self) -> u64 {
+        self.footprint
     }
 
     fn expired(&self, most: usize, now: Expiry) -> Vec<Entry> {

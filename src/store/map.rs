@@ -11,13 +11,14 @@ use std::thread;
 
 use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use crate::budget::Budget;
 use crate::memory;
 
 use super::entry::Record;
 use super::frozen::View;
 use super::index::Entries;
 use super::keyspace::{Change, Changes, Keyspace, Staged};
-use super::{Command, Entry, Expiry, Key, Outcome};
+use super::{Command, CommitError, Entry, Expiry, Key, Outcome};
 
 /// From so many entries on, what a clear removed is freed on a thread of its own: freeing takes about 0.1 µs an entry,
 /// so less than this holds nobody up for long.
@@ -37,8 +38,9 @@ const MANY: usize = 64;
 const COUNTED_AT_ONCE: usize = 10_000;
 
 /// Keys and their entries.
-#[derive(Default)]
 pub(super) struct Map {
+    /// Bounds what they take. Told of it while the lock is held, so that what it knows last is the last state.
+    budget: Arc<Budget>,
     /// Held for one lookup or one batch of changes, and never while anything waits. The only locks that are taken under it are
     /// those of views, and the one of the count of passed deadlines.
     contents: RwLock<Contents>,
@@ -90,9 +92,20 @@ impl Contents {
 }
 
 impl Map {
-    /// An empty map.
-    pub(super) fn new() -> Map {
-        Map::default()
+    /// An empty map, which may take so much.
+    pub(super) fn new(budget: Arc<Budget>) -> Map {
+        let contents = RwLock::default();
+        Map { budget, contents }
+    }
+
+    /// A map without a limit.
+    #[cfg(test)]
+    pub(super) fn unlimited() -> Map {
+        Map::new(Arc::new(Budget::new(u64::MAX)))
+    }
+
+    pub(super) fn budget(&self) -> &Budget {
+        &self.budget
     }
 
     /// The entry of a key, if it has one.
@@ -170,22 +183,30 @@ impl Map {
         self.read().entries.bytes()
     }
 
-    /// Carries out a command, in one step for all readers.
-    pub(super) fn execute(&self, command: Command) -> Outcome {
+    /// Carries out a command if there is room for it, in one step for all readers.
+    pub(super) fn execute(&self, command: Command) -> Result<Outcome, CommitError> {
         let long = command.operations() >= MANY;
+        let (most, limit) = (command.grows_at_most(), self.budget.data_limit());
         let mut locked = Locked {
             contents: self.write(),
             removed: Removed::default(),
         };
-        let outcome = command.execute(&mut locked, Expiry::now());
+        let room = command.check_room(&locked, most, limit);
+        let result = room.map(|()| command.execute(&mut locked, Expiry::now()));
         let Locked { contents, removed } = locked;
+        self.count(&contents);
         if long {
             RwLockWriteGuard::unlock_fair(contents);
         } else {
             drop(contents);
         }
         removed.free();
-        outcome
+        result
+    }
+
+    /// Tells the budget what the entries take.
+    fn count(&self, contents: &Contents) {
+        self.budget.set_stored(contents.entries.footprint());
     }
 
     /// Carries out commands without letting anybody see it: what they amount to is for [`Map::apply`], once it has been
@@ -219,6 +240,7 @@ impl Map {
             });
         }
         drop(late_keys);
+        self.count(&contents);
         // A batch may be long, and its thread may be back for the next one at once.
         RwLockWriteGuard::unlock_fair(contents);
         removed.free();
@@ -227,7 +249,9 @@ impl Map {
 
     /// Replaces everything, as a store is loaded.
     pub(super) fn load(&self, loaded: Entries) {
-        self.write().entries = loaded;
+        let mut contents = self.write();
+        contents.entries = loaded;
+        self.count(&contents);
     }
 
     /// Begins a view of the entries as they are now.
@@ -298,6 +322,10 @@ impl Keyspace for Locked<'_> {
 
     fn clear(&mut self) {
         self.removed.all = Some(self.contents.clear());
+    }
+
+    fn footprint(&self) -> u64 {
+        self.contents.entries.footprint()
     }
 
     fn expired(&self, most: usize, now: Expiry) -> Vec<Entry> {

@@ -13,6 +13,7 @@
 mod command;
 mod commit;
 mod entry;
+mod footprint;
 mod frozen;
 mod index;
 mod key;
@@ -30,6 +31,8 @@ pub use command::{Command, MAX_OPERATIONS, Operation, Outcome};
 pub use commit::{Durability, OpenError, Reply};
 pub use entry::{Entry, Expiry, Kind};
 pub use key::{Key, KeyError, MAX_KEY_BYTES};
+
+use crate::budget::Budget;
 
 use commit::Committer;
 use map::Map;
@@ -63,6 +66,13 @@ pub enum CommitError {
     DiskFailed,
     /// The disk takes too long over this write. It may or may not take effect.
     TimedOut,
+    /// The data would take more memory than it may. Nothing has changed. What does not grow the data is taken.
+    Full {
+        /// How many bytes the data may take.
+        limit: u64,
+        /// How many it takes.
+        used: u64,
+    },
 }
 
 impl fmt::Display for CommitError {
@@ -75,6 +85,7 @@ impl fmt::Display for CommitError {
             CommitError::TimedOut => {
                 "the store did not answer in time; the write may or may not have happened"
             }
+            CommitError::Full { .. } => "store is full",
         })
     }
 }
@@ -109,12 +120,14 @@ impl fmt::Display for Problem {
 impl std::error::Error for CommitError {}
 
 impl Store {
-    /// A store that keeps its data in memory only. Fails where there is no thread to be had.
-    pub fn in_memory() -> io::Result<Store> {
-        Store::with(Committer::in_memory(Arc::new(Map::new())))
+    /// A store that keeps its data in memory only, within a budget. Fails where there is no thread to be had.
+    pub fn in_memory(budget: Arc<Budget>) -> io::Result<Store> {
+        Store::with(Committer::in_memory(Arc::new(Map::new(budget))))
     }
 
     /// Opens the store in a directory, creating it if there is none, and loads it.
+    ///
+    /// What is there is loaded even if it takes more than the budget.
     ///
     /// A snapshot is made when the log has `snapshot_after` bytes, or later if the data is larger.
     ///
@@ -124,10 +137,20 @@ impl Store {
         directory: &Path,
         durability: Durability,
         snapshot_after: u64,
+        budget: Arc<Budget>,
         deliver: impl Fn(Vec<Reply>) + Send + Sync + 'static,
     ) -> Result<Store, OpenError> {
-        let map = Arc::new(Map::new());
+        let map = Arc::new(Map::new(budget));
         let committer = Committer::on_disk(directory, durability, snapshot_after, map, deliver)?;
+        let budget = committer.map().budget();
+        let (used, limit) = (budget.stored(), budget.data_limit());
+        if used > limit {
+            log::warn!(
+                "the data in {} takes {used} bytes of memory, and --max-memory leaves {limit} for data: \
+                 only writes that do not make it grow are taken",
+                directory.display()
+            );
+        }
         Store::with(committer)
             .map_err(|error| OpenError::Io("start a thread for", directory.into(), error))
     }
@@ -166,6 +189,11 @@ impl Store {
             keys: self.committer.map().len(),
             bytes: self.committer.map().bytes(),
         }
+    }
+
+    /// How much memory the data may take, and takes.
+    pub fn budget(&self) -> &Budget {
+        self.committer.map().budget()
     }
 
     /// What is wrong with the store, as far as is known.

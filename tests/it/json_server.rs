@@ -99,6 +99,8 @@ fn status_tells_what_the_server_is_and_has_done() {
         client.send("PUT", "/api/v1/kv/a", "{}");
         let answer = client.send("GET", "/api/v1/status", "");
         let mut data = answer.json()["data"].take();
+        let limit = data["storage"]["limit"].clone();
+        assert!(limit.is_u64());
         let uptime = data["uptime"].take().as_u64().unwrap();
         assert!(uptime < 60, "{uptime}");
         let system = rustix::system::uname();
@@ -107,7 +109,7 @@ fn status_tells_what_the_server_is_and_has_done() {
             data,
             json!({
                 "cluster": {"status": "leader", "nodes": 1},
-                "storage": {"size": 1, "memory": 6},
+                "storage": {"size": 1, "memory": 6, "used": 88, "limit": limit},
                 "node": node,
                 "version": env!("CARGO_PKG_VERSION"),
                 "uptime": null,

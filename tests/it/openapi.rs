@@ -272,6 +272,7 @@ fn every_answer_is_described_and_everything_described_is_answered() {
     let answer = server.get("/api/v1/health");
     description.check("getHealth", "GET", "/api/v1/health", 503, &answer);
 
+    see_what_has_no_room(&mut description);
     see_who_is_let_in(&mut description);
     see_who_comes_too_often(&mut description);
     see_who_is_turned_away(&mut description);
@@ -293,6 +294,28 @@ fn every_answer_is_described_and_everything_described_is_answered() {
         mistakes.is_empty(),
         "described or seen, not both:\n{mistakes}"
     );
+}
+
+/// What a full store answers to writes that would make it grow.
+fn see_what_has_no_room(description: &mut Description) {
+    let server = Server::start(&["--max-memory=1MiB"]);
+    let mut client = server.connect();
+    // Until not even the smallest value has room.
+    for bytes in [100_000, 1000, 1] {
+        let full = (0..).find(|n| {
+            let path = format!("/kv/filler:{bytes}:{n}");
+            client.send("PUT", &path, "v".repeat(bytes)).status == 507
+        });
+        assert!(full.is_some());
+    }
+    for (operation, method, path, body) in WRITES {
+        let answer = server.send(method, path, body);
+        if body.contains("\"value\"") {
+            description.check(operation, method, path, 507, &answer);
+        } else {
+            assert_ne!(answer.status, 507, "{operation}");
+        }
+    }
 }
 
 /// The answers of a server with a limit to those who have used it up.

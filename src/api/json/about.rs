@@ -21,7 +21,7 @@ struct Health {
 #[derive(Serialize)]
 struct Status<'a> {
     cluster: Cluster,
-    storage: Storage,
+    storage: StorageAndMemory,
     node: String,
     version: &'a str,
     /// Seconds.
@@ -46,6 +46,16 @@ struct Storage {
     size: usize,
     /// Bytes of keys and values.
     memory: usize,
+}
+
+#[derive(Serialize)]
+struct StorageAndMemory {
+    #[serde(flatten)]
+    storage: Storage,
+    /// Bytes of memory that the data takes, all that it needs included.
+    used: u64,
+    /// Bytes of memory that the data may take.
+    limit: u64,
 }
 
 /// Answers by class of their status.
@@ -85,10 +95,15 @@ pub(super) fn health(api: &Api) -> Response {
 /// `GET /api/v1/status`
 pub(super) fn status(api: &Api) -> Response {
     let (about, monitor) = (&api.about, &api.about.monitor);
+    let budget = api.store.budget();
     let system = rustix::system::uname();
     answer::data(&Status {
         cluster: cluster(None),
-        storage: storage(api),
+        storage: StorageAndMemory {
+            storage: storage(api),
+            used: budget.stored(),
+            limit: budget.data_limit(),
+        },
         node: format!("threadkv@{}", system.nodename().to_string_lossy()),
         version: env!("CARGO_PKG_VERSION"),
         uptime: about.started.elapsed().as_secs(),

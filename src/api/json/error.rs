@@ -45,6 +45,8 @@ pub(super) enum Code {
     ClusterUnavailable,
     /// The store did not answer in time.
     Timeout,
+    /// The data would take more memory than it may.
+    StoreFull,
 }
 
 impl Code {
@@ -63,6 +65,7 @@ impl Code {
             Code::Internal => "INTERNAL",
             Code::ClusterUnavailable => "CLUSTER_UNAVAILABLE",
             Code::Timeout => "TIMEOUT",
+            Code::StoreFull => "STORE_FULL",
         }
     }
 
@@ -78,6 +81,7 @@ impl Code {
             Code::Internal => 500,
             Code::ClusterUnavailable => 503,
             Code::Timeout => 504,
+            Code::StoreFull => 507,
         }
     }
 }

@@ -297,6 +297,12 @@ impl From<CommitError> for Error {
         let code = match failure {
             CommitError::Unavailable | CommitError::DiskFailed => Code::ClusterUnavailable,
             CommitError::TimedOut => Code::Timeout,
+            CommitError::Full { limit, used } => {
+                let message = "The store is full: this write would make the data take more memory than it may";
+                return Error::new(Code::StoreFull, message)
+                    .detail("limit", limit)
+                    .detail("used", used);
+            }
         };
         Error::new(code, failure.to_string())
     }

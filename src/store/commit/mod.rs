@@ -93,7 +93,7 @@ impl Committer {
         done: impl FnOnce(Result<Outcome, CommitError>) + Send + 'static,
     ) {
         match &self.way {
-            Way::Memory => done(Ok(self.map.execute(command))),
+            Way::Memory => done(self.map.execute(command)),
             Way::Disk(journal) => journal.submit(command, Box::new(done)),
         }
     }

@@ -27,6 +27,8 @@ pub(in crate::store) struct Entries {
     deadlines: Deadlines,
     /// Bytes of all keys and values.
     bytes: usize,
+    /// Bytes of memory that all of it takes, see [`crate::store::footprint`].
+    footprint: u64,
 }
 
 impl Entries {
@@ -40,9 +42,11 @@ impl Entries {
     pub(in crate::store) fn insert(&mut self, entry: Entry) -> Option<Entry> {
         let expiry = entry.expiry;
         self.bytes += entry.bytes();
+        self.footprint += entry.footprint();
         if let Some(slot) = self.table.replace(entry.record()) {
             let old = self.slots.replace(slot, entry);
             self.bytes -= old.bytes();
+            self.footprint -= old.footprint();
             if old.expiry != expiry {
                 self.set_deadline(slot, old.expiry, expiry);
             }
@@ -71,6 +75,7 @@ impl Entries {
         }
         let old = self.slots.swap_remove(slot)?;
         self.bytes -= old.bytes();
+        self.footprint -= old.footprint();
         Some(old)
     }
 
@@ -115,6 +120,11 @@ impl Entries {
     /// Bytes of all keys and values.
     pub(in crate::store) fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// Bytes of memory that all of it takes.
+    pub(in crate::store) fn footprint(&self) -> u64 {
+        self.footprint
     }
 
     /// Those whose deadline has come at the time `now`, soonest first.
@@ -179,10 +189,11 @@ impl Loader {
     /// Makes the orders.
     pub(in crate::store) fn finish(self) -> Entries {
         let Loader { slots, table } = self;
-        let (mut deadlines, mut bytes) = (Vec::new(), 0);
+        let (mut deadlines, mut bytes, mut footprint) = (Vec::new(), 0, 0);
         for slot in 0..slots.len() as Slot {
             let entry = &slots[slot];
             bytes += entry.bytes();
+            footprint += entry.footprint();
             deadlines.extend(entry.expiry.map(|expiry| (expiry, slot)));
         }
         Entries {
@@ -191,6 +202,7 @@ impl Loader {
             deadlines: Deadlines::of(deadlines.into_iter()),
             slots,
             bytes,
+            footprint,
         }
     }
 }
@@ -228,6 +240,8 @@ mod tests {
         assert!(entries.deadlines.iter().eq(deadlines));
         let bytes: usize = slots().map(|slot| entries.slots[slot].bytes()).sum();
         assert_eq!(entries.bytes, bytes);
+        let footprint: u64 = slots().map(|slot| entries.slots[slot].footprint()).sum();
+        assert_eq!(entries.footprint, footprint);
     }
 
     #[test]

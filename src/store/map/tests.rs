@@ -5,13 +5,17 @@ fn key(text: &str) -> Key {
     Key::try_from(text.as_bytes()).unwrap()
 }
 
+fn execute(map: &Map, command: Command) -> Outcome {
+    map.execute(command).unwrap()
+}
+
 fn put(map: &Map, name: &str, value: &str) -> Outcome {
     put_until(map, name, value, None)
 }
 
 fn put_until(map: &Map, name: &str, value: &str, expiry: Option<Expiry>) -> Outcome {
     let entry = Entry::of(name, value).with_expiry(expiry);
-    map.execute(Command::One(Operation::Put(entry)))
+    execute(map, Command::One(Operation::Put(entry)))
 }
 
 fn text(map: &Map, name: &str) -> Option<String> {
@@ -20,7 +24,7 @@ fn text(map: &Map, name: &str) -> Option<String> {
 
 #[test]
 fn the_last_put_counts() {
-    let map = Map::new();
+    let map = Map::unlimited();
     assert_eq!(map.get(&key("a")), None);
     assert_eq!(put(&map, "a", "1"), Outcome::Done);
     assert_eq!(put(&map, "a", "2"), Outcome::Done);
@@ -29,14 +33,14 @@ fn the_last_put_counts() {
 
 #[test]
 fn a_delete_says_whether_the_key_was_there() {
-    let map = Map::new();
+    let map = Map::unlimited();
     put(&map, "a", "1");
     assert_eq!(
-        map.execute(Command::One(Operation::Delete { key: key("a") })),
+        execute(&map, Command::One(Operation::Delete { key: key("a") })),
         Outcome::Done
     );
     assert_eq!(
-        map.execute(Command::One(Operation::Delete { key: key("a") })),
+        execute(&map, Command::One(Operation::Delete { key: key("a") })),
         Outcome::NotFound
     );
     assert_eq!(map.get(&key("a")), None);
@@ -45,11 +49,11 @@ fn a_delete_says_whether_the_key_was_there() {
 #[test]
 fn clear_removes_every_key_of_a_small_map_and_of_a_large_one() {
     for entries in [3, FREE_ELSEWHERE + 1] {
-        let map = Map::new();
+        let map = Map::unlimited();
         for n in 0..entries {
             put(&map, &format!("k{n}"), "v");
         }
-        assert_eq!(map.execute(Command::Clear), Outcome::Done);
+        assert_eq!(execute(&map, Command::Clear), Outcome::Done);
         assert_eq!((map.len(), map.bytes()), (0, 0));
         assert_eq!(map.read().entries.len(), 0);
     }
@@ -57,16 +61,16 @@ fn clear_removes_every_key_of_a_small_map_and_of_a_large_one() {
 
 #[test]
 fn a_value_that_was_read_outlives_its_key() {
-    let map = Map::new();
+    let map = Map::unlimited();
     put(&map, "a", "1");
     let read = map.get(&key("a"));
-    map.execute(Command::Clear);
+    execute(&map, Command::Clear);
     assert_eq!(read.unwrap().value(), "1");
 }
 
 #[test]
 fn an_expired_key_is_gone_for_readers_and_swept_in_steps() {
-    let map = Map::new();
+    let map = Map::unlimited();
     let past = Some(Expiry::at_millis(1));
     for n in 0..1000 {
         put_until(&map, &format!("k{n}"), "v", past);
@@ -78,7 +82,7 @@ fn an_expired_key_is_gone_for_readers_and_swept_in_steps() {
     assert_eq!(map.page("k", Bound::Unbounded, 10).entries, []);
     let mut swept = 0;
     while map.count_expired() {
-        match map.execute(Command::Sweep) {
+        match execute(&map, Command::Sweep) {
             Outcome::Swept(keys) if (1..1000).contains(&keys) => swept += keys,
             other => panic!("{other:?}"),
         }
@@ -89,7 +93,7 @@ fn an_expired_key_is_gone_for_readers_and_swept_in_steps() {
 
 #[test]
 fn pages_hold_every_key_with_the_prefix_once() {
-    let map = Map::new();
+    let map = Map::unlimited();
     for n in 0..1000 {
         put(&map, &format!("k{n:03}"), "v");
         put(&map, &format!("l{n:03}"), "v");
@@ -123,7 +127,7 @@ fn pages_hold_every_key_with_the_prefix_once() {
 
 #[test]
 fn staged_changes_show_when_they_are_applied_and_not_before() {
-    let map = Map::new();
+    let map = Map::unlimited();
     put(&map, "a", "1");
     let (outcome, changes) = map.stage(|staged| {
         Command::Clear.execute(staged, Expiry::now());
@@ -139,7 +143,7 @@ fn staged_changes_show_when_they_are_applied_and_not_before() {
 
 #[test]
 fn keys_are_counted_while_others_read() {
-    let map = Map::new();
+    let map = Map::unlimited();
     put_until(&map, "a", "1", Some(Expiry::at_millis(1)));
     put(&map, "b", "2");
     // With the write lock these would wait for ever.
@@ -151,7 +155,7 @@ fn keys_are_counted_while_others_read() {
 
 #[test]
 fn a_touch_that_is_applied_behind_the_deadline_has_no_effect() {
-    let map = Map::new();
+    let map = Map::unlimited();
     let past = Some(Expiry::at_millis(1000));
     put_until(&map, "late", "1", past);
     put_until(&map, "put:again", "1", past);

@@ -138,10 +138,12 @@ impl Writer {
         if self.has_failed() {
             return Ok(waiting.into_iter().map(Reply::refused).collect());
         }
-        let now = Expiry::now();
+        let (now, limit) = (Expiry::now(), self.map.budget().data_limit());
         let (mut results, changes) = self.map.stage(|staged| {
-            let results = commands.iter();
-            let results = results.map(|command| Ok(command.execute(staged, now)));
+            let results = commands.iter().map(|command| {
+                command.check_room(staged, command.grows_at_most(), limit)?;
+                Ok(command.execute(staged, now))
+            });
             results.collect::<Vec<Result<Outcome, CommitError>>>()
         });
         let durable = commands.iter().any(|it| !matches!(it, Command::Sweep));

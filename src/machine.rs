@@ -1,0 +1,173 @@
+//! How much memory this process may use: what the machine has, what its cgroups allow (containers, systemd), and what its own
+//! resource limit allows. The smallest of them counts.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use rustix::process::{Resource, getrlimit};
+
+/// The server takes three quarters of what it may use. The rest is for threads, buffers, what the allocator has not given back, and
+/// whatever else runs there.
+const QUARTERS: u64 = 3;
+
+/// What to assume where nothing can be read: 1 GiB.
+const UNKNOWN: u64 = 1 << 30;
+
+/// How much memory to use, in bytes, and why so much.
+pub fn memory_to_use() -> (u64, String) {
+    let address_space = getrlimit(Resource::As).current;
+    let (limit, what) = smallest(Path::new("/"), address_space);
+    (
+        limit / 4 * QUARTERS,
+        format!("three quarters of {what} ({} MiB)", limit >> 20),
+    )
+}
+
+/// The smallest limit, and whose it is. `root` is where `/proc` and `/sys` are.
+fn smallest(root: &Path, address_space: Option<u64>) -> (u64, &'static str) {
+    let machine = machine(root).map(|bytes| (bytes, "the machine's memory"));
+    let cgroup = cgroups(root).map(|bytes| (bytes, "its cgroup's memory"));
+    let own = address_space.map(|bytes| (bytes, "its address space, see ulimit -v"));
+    let known = [machine, cgroup, own].into_iter().flatten();
+    let smallest = known.min_by_key(|(bytes, _)| *bytes);
+    smallest.unwrap_or((UNKNOWN, "an unknown machine's memory, taken for small"))
+}
+
+/// The memory of the machine.
+fn machine(root: &Path) -> Option<u64> {
+    let text = fs::read_to_string(root.join("proc/meminfo")).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"));
+    let kib: u64 = line?.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    kib.checked_mul(1024)
+}
+
+/// The smallest limit of the process's cgroup and of those above it, in both versions of cgroups.
+fn cgroups(root: &Path) -> Option<u64> {
+    let own = fs::read_to_string(root.join("proc/self/cgroup")).ok()?;
+    let mounts = root.join("sys/fs/cgroup");
+    own.lines()
+        .filter_map(|line| {
+            // Such as `0::/user.slice` (version 2) and `4:memory:/user.slice` (version 1).
+            let (_, line) = line.split_once(':')?;
+            let (controllers, path) = line.split_once(':')?;
+            let path = Path::new(path.strip_prefix('/')?);
+            if controllers.is_empty() {
+                let unified = mounts.join("unified");
+                let two = limit_of_all(&mounts, path, "memory.max");
+                two.into_iter()
+                    .chain(limit_of_all(&unified, path, "memory.max"))
+                    .min()
+            } else if controllers.split(',').any(|it| it == "memory") {
+                limit_of_all(&mounts.join("memory"), path, "memory.limit_in_bytes")
+            } else {
+                None
+            }
+        })
+        .min()
+}
+
+/// The smallest limit of a cgroup and of those above it. Inside a container, those above may not be there, or the container's own may
+/// be where all begin.
+fn limit_of_all(mount: &Path, path: &Path, file: &str) -> Option<u64> {
+    let limits = path.ancestors().filter_map(|path| {
+        let file: PathBuf = mount.join(path).join(file);
+        // `max` stands for none.
+        fs::read_to_string(file).ok()?.trim().parse().ok()
+    });
+    limits.min()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{env, process};
+
+    /// A directory with files like those of the system. Removed when dropped.
+    struct System(PathBuf);
+
+    impl System {
+        fn new(name: &str, files: &[(&str, &str)]) -> System {
+            let root = env::temp_dir().join(format!("threadkv-machine-{name}-{}", process::id()));
+            for (path, text) in files {
+                let path = root.join(path);
+                fs::create_dir_all(path.parent().unwrap()).unwrap();
+                fs::write(path, text).unwrap();
+            }
+            System(root)
+        }
+    }
+
+    impl Drop for System {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0); // in vain at worst
+        }
+    }
+
+    const MEMINFO: (&str, &str) = (
+        "proc/meminfo",
+        "MemTotal:       16384 kB\nMemFree:        1 kB\n",
+    );
+
+    #[test]
+    fn the_machine_counts_where_nothing_else_limits() {
+        let system = System::new("alone", &[MEMINFO]);
+        let (bytes, what) = smallest(&system.0, None);
+        assert_eq!((bytes, what), (16 << 20, "the machine's memory"));
+        let (bytes, what) = smallest(&system.0, Some(1 << 20));
+        assert_eq!(bytes, 1 << 20);
+        assert!(what.contains("ulimit -v"));
+        assert_eq!(smallest(&system.0, Some(1 << 40)).0, 16 << 20);
+    }
+
+    #[test]
+    fn a_cgroup_and_those_above_it_count() {
+        let own = ("proc/self/cgroup", "0::/a.slice/b.service\n");
+        let limit = |path, text| (path, text);
+        let system = System::new(
+            "two",
+            &[
+                MEMINFO,
+                own,
+                limit("sys/fs/cgroup/a.slice/b.service/memory.max", "max\n"),
+                limit("sys/fs/cgroup/a.slice/memory.max", "8388608\n"),
+                limit("sys/fs/cgroup/other/memory.max", "1\n"),
+            ],
+        );
+        let expected = (8 << 20, "its cgroup's memory");
+        assert_eq!(smallest(&system.0, None), expected);
+    }
+
+    #[test]
+    fn a_cgroup_of_version_1_counts_and_so_does_the_one_that_a_container_sees() {
+        let own = (
+            "proc/self/cgroup",
+            "4:cpu,memory:/docker/abc\n0::/\n2:cpu:/\n",
+        );
+        let all = "sys/fs/cgroup/memory/memory.limit_in_bytes";
+        for (name, path, text, bytes) in [
+            (
+                "own",
+                "sys/fs/cgroup/memory/docker/abc/memory.limit_in_bytes",
+                "4194304",
+                4 << 20,
+            ),
+            ("container", all, "4194304\n", 4 << 20),
+            ("none", all, "9223372036854771712\n", 16 << 20),
+            (
+                "unified",
+                "sys/fs/cgroup/unified/memory.max",
+                "2097152\n",
+                2 << 20,
+            ),
+        ] {
+            let system = System::new(name, &[MEMINFO, own, (path, text)]);
+            assert_eq!(smallest(&system.0, None).0, bytes, "{name}");
+        }
+    }
+
+    #[test]
+    fn this_machine_has_some() {
+        let (bytes, why) = memory_to_use();
+        assert!(bytes > 1 << 20, "{bytes}, {why}");
+    }
+}
