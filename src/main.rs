@@ -76,6 +76,7 @@ fn manage_tokens(file: &Path, command: TokenCommand) -> Result<(), String> {
 fn serve(config: Config) -> Result<(), String> {
     threadkv::logging::init(config.log_level).map_err(|error| format!("cannot log: {error}"))?;
     server::log_panics();
+    memory::save_address_space();
     let monitor = Arc::new(Monitor::default());
     let (door, connections) = door(&config, &monitor)?;
     let socket = server::bind(config.address).map_err(|error| {

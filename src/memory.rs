@@ -10,6 +10,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::process::{Resource, getrlimit};
+
 /// Less than this is not worth it.
 const WORTH: u64 = 4 << 20;
 
@@ -58,6 +60,14 @@ pub fn free_all<T>(pieces: impl Iterator<Item = T>, bytes: impl Fn(&T) -> usize)
     freed(sum);
 }
 
+/// Has all threads allocate from one place where the process may not map as much address space as it likes (`ulimit -v`). Otherwise the
+/// allocator of the C library maps 64 MiB for nearly each thread, most of which is never used, and counts all the same.
+pub fn save_address_space() {
+    if getrlimit(Resource::As).current.is_some() {
+        share_one_arena();
+    }
+}
+
 /// Starts the thread that sees to it that what has been freed is given back.
 pub fn start() -> io::Result<()> {
     let look = || {
@@ -95,6 +105,17 @@ fn trim() {
     unsafe { libc::malloc_trim(0) };
 }
 
+#[cfg(target_env = "gnu")]
+#[expect(unsafe_code)]
+fn share_one_arena() {
+    // SAFETY: it takes no pointers.
+    unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
+}
+
 /// Other C libraries keep less, and have no such function.
 #[cfg(not(target_env = "gnu"))]
 fn trim() {}
+
+/// Nor have they several arenas.
+#[cfg(not(target_env = "gnu"))]
+fn share_one_arena() {}

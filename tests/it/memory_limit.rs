@@ -1,5 +1,6 @@
 //! `--max-memory`: a write that would make the data grow past it is refused and changes nothing; everything else goes on.
 
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
@@ -8,6 +9,7 @@ use serde_json::{Value, json};
 use crate::client::{Client, Response};
 use crate::directory::Directory;
 use crate::process::{Server, wait_for};
+use crate::usage::Usage;
 
 const OK: &str = r#"{"status":"ok"}"#;
 
@@ -235,4 +237,30 @@ fn how_much_memory_there_is_shows_at_start() {
     assert!(server.has_seen("MiB, three quarters of "));
     let limits = server.get("/api/v1/status").json()["data"]["storage"].take();
     assert!(limits["limit"].as_u64() > Some(1 << 20));
+}
+
+#[test]
+fn a_process_that_may_not_have_much_memory_refuses_before_it_runs_out() {
+    let mut command = Command::new("sh");
+    command
+        .args(["-c", r#"ulimit -v 400000; exec "$0" "$@""#])
+        .args([env!("CARGO_BIN_EXE_threadkv"), "--port", "0"]);
+    let server = Server::spawn(command);
+    assert!(server.has_seen("three quarters of its address space"));
+    let mut client = server.connect();
+    let large = "v".repeat(10_000_000);
+    for _ in 0..3 {
+        let keys = (0..).find(|n| {
+            let put = client.send("PUT", &format!("/kv/{n}"), &large);
+            put.status == 507
+        });
+        assert!((20..30).contains(&keys.unwrap()), "{keys:?}");
+        client.send("PUT", "/kv/0", &large).expect(200, "");
+        assert_eq!(client.send("GET", "/kv/0", "").body.len(), large.len());
+        client.send("DELETE", "/clear", "").expect(200, "");
+        // A thread of its own gives it back.
+        wait_for("the memory to be given back", || {
+            (Usage::of(&server).memory < 100_000_000).then_some(())
+        });
+    }
 }
