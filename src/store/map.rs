@@ -30,6 +30,10 @@ const FREE_ELSEWHERE_BYTES: usize = 16 << 20;
 /// How many keys are looked at under one taking of the lock, where there may be many: some tens of microseconds.
 const STEP: usize = 256;
 
+/// A page of a listing ends behind so many bytes of keys and values. Its entries stay in memory until they are sent, also if they are
+/// replaced meanwhile, and a client may read as slowly as it likes.
+const PAGE_BYTES: usize = 1 << 20;
+
 /// After so many operations, which may take a millisecond at ten million keys, the lock goes to whoever waits for it.
 /// Otherwise whoever takes it again at once would keep out those who are just waking up for it.
 const MANY: usize = 64;
@@ -142,6 +146,7 @@ impl Map {
             _ => Bound::Included(prefix),
         };
         let mut page = Page::default();
+        let mut bytes = 0;
         let contents = self.read();
         let now = Expiry::now();
         let mut found = contents.entries.from(from);
@@ -152,6 +157,10 @@ impl Map {
                 break;
             };
             page.entries.push(entry.clone());
+            bytes += entry.bytes();
+            if bytes >= PAGE_BYTES {
+                break;
+            }
         }
         drop(found);
         drop(contents);

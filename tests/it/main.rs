@@ -43,6 +43,7 @@ mod json_hostile;
 mod json_listing;
 mod json_server;
 mod json_values;
+mod large_answers;
 mod late_touches;
 mod lsfr;
 mod memory_limit;

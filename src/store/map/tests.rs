@@ -126,6 +126,17 @@ fn pages_hold_every_key_with_the_prefix_once() {
 }
 
 #[test]
+fn a_page_ends_behind_a_large_value() {
+    let map = Map::unlimited();
+    for n in 0..3 {
+        put(&map, &format!("k{n}"), &"v".repeat(PAGE_BYTES / 2));
+    }
+    let page = map.page("k", Bound::Unbounded, 10);
+    assert!(page.entries.iter().map(Entry::key).eq(["k0", "k1"]));
+    assert_eq!(page.next.unwrap().key(), "k1");
+}
+
+#[test]
 fn staged_changes_show_when_they_are_applied_and_not_before() {
     let map = Map::unlimited();
     put(&map, "a", "1");
