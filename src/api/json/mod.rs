@@ -28,8 +28,9 @@ const OPENAPI: &str = include_str!("openapi.json");
 /// What the body of a request may have beyond a value, in bytes: its other fields, a long key, some space.
 const AROUND_A_VALUE: u64 = 64 * 1024;
 
-/// What the body of a bulk request may have, in bytes, unless a single value may have more.
-const BULK_BYTES: u64 = 64 * 1024 * 1024;
+/// The longest body of a bulk request, in bytes, unless that of a single value may be longer. A body is in memory whole while it is
+/// parsed, and parsing takes a worker some milliseconds a megabyte.
+const BULK_BYTES: u64 = 16 * 1024 * 1024;
 
 /// What can be asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
