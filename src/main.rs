@@ -94,8 +94,8 @@ fn serve(config: Config) -> Result<(), String> {
     let serving = Arc::new(AtomicBool::new(false));
     let stop = watch_signals(Arc::clone(&serving))?;
     let (pool, tasks) = Pool::new();
-    let budget = Arc::new(budget(&config));
-    let store = Arc::new(open_store(&config, budget, pool.clone())?);
+    let (budget, of_memory) = budget(&config);
+    let store = Arc::new(open_store(&config, Arc::new(budget), pool.clone())?);
     let limits = Limits {
         value_bytes: config.max_value_bytes,
         batch: config.max_batch,
@@ -132,6 +132,7 @@ fn serve(config: Config) -> Result<(), String> {
         Some(directory) => format!("{}, durability {}", directory.display(), config.durability),
         None => "in memory".to_owned(),
     };
+    log::info!("{of_memory}");
     log::info!(
         "threadkv {version} listening on {address}: {mode}, {workers} workers, {connections}"
     );
@@ -209,20 +210,18 @@ fn watch_signals(serving: Arc<AtomicBool>) -> Result<Receiver<i32>, String> {
     Ok(stop)
 }
 
-/// How much memory the data and the bodies under way may take: what the options say, or a part of what there is.
-fn budget(config: &Config) -> Budget {
+/// How much memory the data and the bodies under way may take: what the options say, or a part of what there is. And the same in
+/// words.
+fn budget(config: &Config) -> (Budget, String) {
     let (limit, reason) = match config.max_memory {
         Some(limit) => (limit, "as --max-memory says".to_owned()),
         None => machine::memory_to_use(),
     };
     let budget = Budget::new(limit);
     let (data, mib) = (budget.data_limit(), |bytes: u64| bytes >> 20);
-    log::info!(
-        "memory: {} MiB, {reason}; {} MiB of it for data",
-        mib(limit),
-        mib(data)
-    );
-    budget
+    let (limit, data) = (mib(limit), mib(data));
+    let words = format!("memory: {limit} MiB, {reason}; {data} MiB of it for data");
+    (budget, words)
 }
 
 /// Opens the store that the options ask for. Answers to its writes go back through the pool.
