@@ -1,11 +1,13 @@
 //! How much memory the server may take (`--max-memory`), and how much of it is taken.
 //!
-//! Two things take memory in amounts that clients choose: the data, and the bodies of requests under way. The [`Budget`] counts
-//! both. It knows neither HTTP nor the store: the store says how much the data takes, and whoever reads a body reserves
-//! memory for it first.
+//! Three things take memory in amounts that clients choose: the data, the bodies of requests under way, and what was data until it was
+//! replaced or removed and is still in memory. The [`Budget`] counts them. It knows neither HTTP nor the store: the store says
+//! how much the data takes and what it still holds, and whoever reads a body reserves memory for it first.
 //!
 //! * The data may take seven eighths of the limit. So a full store still has room for bodies: deletes and overwrites get through.
 //! * Bodies may take whatever the data leaves free of the whole limit.
+//! * What the store still holds (entries that were replaced or touched while a snapshot is written, a cleared store while it is freed) takes from what bodies
+//!   may have. So clients that replace values faster than a snapshot is written have to wait, and no write fails for it.
 //!
 //! Together they stay below the limit, because the data grows only by what was the body of a request before: while a body
 //! becomes data, the sum stays the same. For a moment it is counted twice, until its request is answered. That errs on the safe
@@ -25,6 +27,8 @@ pub struct Budget {
     limit: u64,
     /// What the data takes. Only the store writes it.
     stored: AtomicU64,
+    /// What is not data any more and is still in memory.
+    held: AtomicU64,
     /// What all [`Reservation`]s have together.
     under_way: AtomicU64,
 }
@@ -35,6 +39,7 @@ impl Budget {
         Budget {
             limit,
             stored: AtomicU64::new(0),
+            held: AtomicU64::new(0),
             under_way: AtomicU64::new(0),
         }
     }
@@ -59,6 +64,21 @@ impl Budget {
         self.stored.store(bytes, Ordering::Relaxed);
     }
 
+    /// What is not data any more and is still in memory.
+    pub fn held(&self) -> u64 {
+        self.held.load(Ordering::Relaxed)
+    }
+
+    /// Says that so much is not data any more and stays in memory for now.
+    pub fn hold(&self, bytes: u64) {
+        self.held.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Says that so much of it has been freed.
+    pub fn let_go(&self, bytes: u64) {
+        self.held.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
     /// What bodies under way have reserved.
     pub fn under_way(&self) -> u64 {
         self.under_way.load(Ordering::Relaxed)
@@ -74,7 +94,8 @@ impl Budget {
 
     /// Adds to what is under way, if so much is free.
     fn take(&self, bytes: u64) -> bool {
-        let free_at_most = self.limit.saturating_sub(self.stored());
+        let taken = self.stored().saturating_add(self.held());
+        let free_at_most = self.limit.saturating_sub(taken);
         let more = |taken: u64| {
             let sum = taken.checked_add(bytes)?;
             (sum <= free_at_most).then_some(sum)
@@ -147,6 +168,11 @@ mod tests {
         budget.set_stored(budget.data_limit());
         assert!(budget.reserve(100).is_some());
         assert!(budget.reserve(101).is_none());
+        budget.hold(60);
+        assert!(budget.reserve(41).is_none());
+        assert!(budget.reserve(40).is_some());
+        budget.let_go(60);
+        assert!(budget.reserve(100).is_some());
         budget.set_stored(801);
         assert!(budget.reserve(1).is_none());
         assert!(budget.reserve(0).is_some());

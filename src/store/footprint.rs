@@ -11,8 +11,9 @@
 //! ```
 //!
 //! The parts that are averages depend on the order in which keys come and on their number. The whole is within 15 % of what the
-//! resident size grows by: `tests/it/footprint.rs` measures it. It does not count what is kept for a while after it was removed:
-//! blocks that somebody still reads, that a snapshot has yet to write, or that the allocator has not given back.
+//! resident size grows by: `tests/it/footprint.rs` measures it. What is kept for a while after it was removed is not data:
+//! what a snapshot has yet to write and what is being freed is held ([`crate::budget::Budget::hold`]); what somebody still reads, and
+//! what the allocator has not given back, is not counted.
 
 use super::Entry;
 

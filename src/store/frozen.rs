@@ -4,15 +4,18 @@
 //! the reader has not come to that key yet. That costs a write some 300 ns while there is a reader, and nothing otherwise.
 
 use std::collections::BTreeMap;
+use std::mem;
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::vec;
+
+use crate::budget::Budget;
 
 use super::Entry;
 use super::Map;
 use super::entry::Record;
 use super::index::Entries;
-use super::map;
+use super::removed;
 
 /// Goes through all entries that the map had when this was made, in byte order of their keys; also those that have expired.
 pub(super) struct Frozen {
@@ -50,7 +53,7 @@ impl Drop for Frozen {
     fn drop(&mut self) {
         self.map.remove_view(&self.view);
         if let Some(all) = View::lock(&self.view).all.take() {
-            map::free_all(all);
+            removed::free_all(all, self.map.budget());
         }
     }
 }
@@ -62,6 +65,8 @@ pub(super) struct View {
     passed: Option<Record>,
     /// What keys behind that had when the view was made, if they have been changed since; `None` if they were not there.
     old: BTreeMap<Record, Option<Entry>>,
+    /// Bytes of memory that these take, and would not without the view.
+    held: u64,
     /// All entries, if they have been removed at once since. They do not change any more.
     all: Option<Arc<Entries>>,
 }
@@ -72,14 +77,23 @@ impl View {
         view.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes note of what a key had before a change.
-    pub(super) fn keep(&mut self, record: &Record, old: Option<&Entry>) {
+    /// Takes note of what a key had before a change. `record` is what it has from now on, or had.
+    pub(super) fn keep(&mut self, record: &Record, old: Option<&Entry>, budget: &Budget) {
         if self.all.is_none()
             && self.passed.as_ref() < Some(record)
             && !self.old.contains_key(record)
         {
+            let bytes = old.map_or(0, Entry::footprint);
+            budget.hold(bytes);
+            self.held += bytes;
             self.old.insert(record.clone(), old.cloned());
         }
+    }
+
+    /// Lets go of what it has kept.
+    pub(super) fn end(&mut self, budget: &Budget) {
+        budget.let_go(mem::take(&mut self.held));
+        self.old.clear();
     }
 
     /// Takes note of all entries before they are removed.
@@ -88,7 +102,12 @@ impl View {
     }
 
     /// The next entries, after a look at `step` keys; `None` at the end. `current` are those that the map has now.
-    pub(super) fn page(&mut self, current: &Entries, step: usize) -> Option<Vec<Entry>> {
+    pub(super) fn page(
+        &mut self,
+        current: &Entries,
+        step: usize,
+        budget: &Budget,
+    ) -> Option<Vec<Entry>> {
         let all = self.all.clone();
         let current = all.as_deref().unwrap_or(current);
         let passed = self.passed.take();
@@ -96,7 +115,7 @@ impl View {
             .as_ref()
             .map_or(Bound::Unbounded, |it| Bound::Excluded(it.key()));
         let mut current = current.from(from).peekable();
-        let mut page = Vec::new();
+        let (mut page, mut let_go) = (Vec::new(), 0);
         let mut last = None::<Record>;
         for _ in 0..step {
             let next = current.peek().map(|entry| entry.record());
@@ -106,6 +125,7 @@ impl View {
                     if next == Some(changed.key()) {
                         current.next();
                     }
+                    let_go += changed.get().as_ref().map_or(0, Entry::footprint);
                     changed.remove_entry()
                 }
                 (Some(record), _) => (record.clone(), current.next().cloned()),
@@ -115,6 +135,8 @@ impl View {
             last = Some(record);
         }
         drop(current);
+        self.held -= let_go;
+        budget.let_go(let_go);
         let more = last.is_some();
         self.passed = last.or(passed);
         more.then_some(page)
@@ -199,6 +221,33 @@ mod tests {
             found.extend(frozen.by_ref());
             assert!(found == expected, "{read_before}");
         }
+    }
+
+    #[test]
+    fn what_it_keeps_is_held_until_it_has_been_read() {
+        let (map, _) = filled();
+        let size = map.budget().stored();
+        let each = size / KEYS as u64;
+        let mut frozen = Frozen::of(&map);
+        frozen.next();
+        // Behind the place of the reader, and ahead of it.
+        put(&map, "k0000", "new");
+        assert_eq!(map.budget().held(), 0);
+        put(&map, "k0999", "new");
+        put(&map, "k0999", "newer");
+        delete(&map, "k0998");
+        assert_eq!(map.budget().held(), 2 * each);
+        assert_eq!(frozen.by_ref().count(), KEYS - 1);
+        assert_eq!(map.budget().held(), 0);
+        drop(frozen);
+
+        let frozen = Frozen::of(&map);
+        put(&map, "k0500", "new");
+        let size = map.budget().stored();
+        map.execute(Command::Clear).unwrap();
+        assert_eq!(map.budget().held(), each + size);
+        drop(frozen);
+        assert_eq!((map.budget().held(), map.budget().stored()), (0, 0));
     }
 
     #[test]

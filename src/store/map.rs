@@ -7,25 +7,17 @@ use std::collections::HashSet;
 use std::mem;
 use std::ops::Bound;
 use std::sync::{Arc, Mutex};
-use std::thread;
 
 use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::budget::Budget;
-use crate::memory;
 
 use super::entry::Record;
 use super::frozen::View;
 use super::index::Entries;
 use super::keyspace::{Change, Changes, Keyspace, Staged};
+use super::removed::Removed;
 use super::{Command, CommitError, Entry, Expiry, Key, Outcome};
-
-/// From so many entries on, what a clear removed is freed on a thread of its own: freeing takes about 0.1 µs an entry,
-/// so less than this holds nobody up for long.
-const FREE_ELSEWHERE: usize = 10_000;
-
-/// The same in bytes of keys and values, which may be given back to the system at once.
-const FREE_ELSEWHERE_BYTES: usize = 16 << 20;
 
 /// How many keys are looked at under one taking of the lock, where there may be many: some tens of microseconds.
 const STEP: usize = 256;
@@ -36,7 +28,7 @@ const PAGE_BYTES: usize = 1 << 20;
 
 /// After so many operations, which may take a millisecond at ten million keys, the lock goes to whoever waits for it.
 /// Otherwise whoever takes it again at once would keep out those who are just waking up for it.
-const MANY: usize = 64;
+pub(super) const MANY: usize = 64;
 
 /// How many keys that have expired are counted under one taking of the lock, about a tenth of a millisecond's worth.
 const COUNTED_AT_ONCE: usize = 10_000;
@@ -60,27 +52,28 @@ struct Contents {
 
 impl Contents {
     /// Sets the entry of its key, and returns the one that the key had.
-    fn set(&mut self, entry: Entry) -> Option<Entry> {
+    fn set(&mut self, entry: Entry, budget: &Budget) -> Option<Entry> {
         let record = (!self.views.is_empty()).then(|| entry.record().clone());
         let old = self.entries.insert(entry);
         if let Some(record) = record {
-            self.keep(&record, old.as_ref());
+            self.keep(&record, old.as_ref(), budget);
         }
         old
     }
 
     /// Removes the entry of a key, and returns it.
-    fn remove(&mut self, key: &str) -> Option<Entry> {
+    fn remove(&mut self, key: &str, budget: &Budget) -> Option<Entry> {
         let old = self.entries.remove(key);
         if let Some(old) = &old {
-            self.keep(old.record(), Some(old));
+            self.keep(old.record(), Some(old), budget);
         }
         old
     }
 
-    /// Removes all entries, and returns them.
-    fn clear(&mut self) -> Arc<Entries> {
+    /// Removes all entries, and returns them. [`free_all`] lets go of them.
+    fn clear(&mut self, budget: &Budget) -> Arc<Entries> {
         let all = Arc::new(mem::take(&mut self.entries));
+        budget.hold(all.footprint());
         for view in &self.views {
             View::lock(view).keep_all(&all);
         }
@@ -88,9 +81,9 @@ impl Contents {
     }
 
     /// Keeps what a key had for the views.
-    fn keep(&self, record: &Record, old: Option<&Entry>) {
+    fn keep(&self, record: &Record, old: Option<&Entry>, budget: &Budget) {
         for view in &self.views {
-            View::lock(view).keep(record, old);
+            View::lock(view).keep(record, old, budget);
         }
     }
 }
@@ -108,7 +101,7 @@ impl Map {
         Map::new(Arc::new(Budget::new(u64::MAX)))
     }
 
-    pub(super) fn budget(&self) -> &Budget {
+    pub(super) fn budget(&self) -> &Arc<Budget> {
         &self.budget
     }
 
@@ -199,17 +192,20 @@ impl Map {
         let mut locked = Locked {
             contents: self.write(),
             removed: Removed::default(),
+            budget: &self.budget,
         };
         let room = command.check_room(&locked, most, limit);
         let result = room.map(|()| command.execute(&mut locked, Expiry::now()));
-        let Locked { contents, removed } = locked;
+        let Locked {
+            contents, removed, ..
+        } = locked;
         self.count(&contents);
         if long {
             RwLockWriteGuard::unlock_fair(contents);
         } else {
             drop(contents);
         }
-        removed.free();
+        removed.free(&self.budget);
         result
     }
 
@@ -239,20 +235,20 @@ impl Map {
         }
         let late_keys: HashSet<&str> = late.iter().map(Entry::key).collect();
         if changes.cleared {
-            removed.all = Some(contents.clear());
+            removed.all = Some(contents.clear(&self.budget));
         }
         for change in changes.entries {
             removed.some.extend(match change {
                 Change::Touched(entry) if late_keys.contains(entry.key()) => None,
-                Change::Set(entry) | Change::Touched(entry) => contents.set(entry),
-                Change::Removed(entry) => contents.remove(entry.key()),
+                Change::Set(entry) | Change::Touched(entry) => contents.set(entry, &self.budget),
+                Change::Removed(entry) => contents.remove(entry.key(), &self.budget),
             });
         }
         drop(late_keys);
         self.count(&contents);
         // A batch may be long, and its thread may be back for the next one at once.
         RwLockWriteGuard::unlock_fair(contents);
-        removed.free();
+        removed.free(&self.budget);
         late
     }
 
@@ -273,13 +269,14 @@ impl Map {
     /// The next entries of a view, possibly none of some keys; `None` at its end.
     pub(super) fn page_of_view(&self, view: &Mutex<View>) -> Option<Vec<Entry>> {
         let contents = self.read();
-        View::lock(view).page(&contents.entries, STEP)
+        View::lock(view).page(&contents.entries, STEP, &self.budget)
     }
 
     /// Ends a view.
     pub(super) fn remove_view(&self, view: &Arc<Mutex<View>>) {
         let views = &mut self.write().views;
         views.retain(|other| !Arc::ptr_eq(other, view));
+        View::lock(view).end(&self.budget);
     }
 
     /// How many views there are.
@@ -310,6 +307,7 @@ pub(super) struct Page {
 struct Locked<'a> {
     contents: RwLockWriteGuard<'a, Contents>,
     removed: Removed,
+    budget: &'a Budget,
 }
 
 impl Keyspace for Locked<'_> {
@@ -318,7 +316,9 @@ impl Keyspace for Locked<'_> {
     }
 
     fn set(&mut self, entry: Entry) {
-        self.removed.some.extend(self.contents.set(entry));
+        self.removed
+            .some
+            .extend(self.contents.set(entry, self.budget));
     }
 
     fn touch(&mut self, entry: Entry) {
@@ -326,11 +326,13 @@ impl Keyspace for Locked<'_> {
     }
 
     fn remove(&mut self, key: &str) {
-        self.removed.some.extend(self.contents.remove(key));
+        self.removed
+            .some
+            .extend(self.contents.remove(key, self.budget));
     }
 
     fn clear(&mut self) {
-        self.removed.all = Some(self.contents.clear());
+        self.removed.all = Some(self.contents.clear(self.budget));
     }
 
     fn footprint(&self) -> u64 {
@@ -340,46 +342,6 @@ impl Keyspace for Locked<'_> {
     fn expired(&self, most: usize, now: Expiry) -> Vec<Entry> {
         let expired = self.contents.entries.expired(now);
         expired.take(most).cloned().collect()
-    }
-}
-
-/// What changes have removed, kept until the lock has been given back.
-#[derive(Default)]
-struct Removed {
-    some: Vec<Entry>,
-    all: Option<Arc<Entries>>,
-}
-
-impl Removed {
-    fn free(self) {
-        let mut bytes = 0;
-        if self.some.len() >= MANY {
-            bytes += self.some.iter().map(Entry::bytes).sum::<usize>();
-        }
-        drop(self.some);
-        if bytes > 0 {
-            memory::freed(bytes);
-        }
-        if let Some(all) = self.all {
-            free_all(all);
-        }
-    }
-}
-
-/// Frees what a clear has removed, unless somebody still reads it.
-pub(super) fn free_all(all: Arc<Entries>) {
-    let Some(all) = Arc::into_inner(all) else {
-        return;
-    };
-    if all.len() >= FREE_ELSEWHERE || all.bytes() >= FREE_ELSEWHERE_BYTES {
-        // Without a thread to be had, the closure is dropped, and with it the entries, right here.
-        let _ = thread::Builder::new()
-            .name("reclaim".into())
-            .spawn(move || all.free());
-    } else {
-        let bytes = all.bytes();
-        drop(all);
-        memory::freed(bytes);
     }
 }
 

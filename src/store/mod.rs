@@ -19,6 +19,7 @@ mod index;
 mod key;
 mod keyspace;
 mod map;
+mod removed;
 mod sweeper;
 
 use std::fmt;

@@ -1,4 +1,5 @@
 use super::*;
+use crate::store::removed::FREE_ELSEWHERE;
 use crate::store::{Expiry, Operation};
 
 fn key(text: &str) -> Key {
