@@ -1,17 +1,18 @@
-//! How much memory the server may take (`--max-memory`), and how much of it is taken.
+//! Counts the memory that clients can make the server use, against `--max-memory`.
 //!
-//! Three things take memory in amounts that clients choose: the data, the bodies of requests under way, and what was data until it was
-//! replaced or removed and is still in memory. The [`Budget`] counts them. It knows neither HTTP nor the store: the store says
-//! how much the data takes and what it still holds, and whoever reads a body reserves memory for it first.
+//! There are three kinds:
 //!
-//! * The data may take seven eighths of the limit. So a full store still has room for bodies: deletes and overwrites get through.
-//! * Bodies may take whatever the data leaves free of the whole limit.
-//! * What the store still holds (entries that were replaced or touched while a snapshot is written, a cleared store while it is freed) takes from what bodies
-//!   may have. So clients that replace values faster than a snapshot is written have to wait, and no write fails for it.
+//! * **Data**: keys, values and indexes. The data may take seven eighths of the limit. So a full store still has room for bodies:
+//!   deletes and overwrites get through.
+//! * **Held**: entries that are not data any more and are still in memory, because a snapshot has yet to write them or because a
+//!   cleared store takes a moment to free.
+//! * **Bodies** of requests under way. They may take whatever data and held entries leave free of the whole limit. So clients that
+//!   replace values faster than a snapshot writes them have to wait.
 //!
-//! Together they stay below the limit, because the data grows only by what was the body of a request before: while a body
-//! becomes data, the sum stays the same. For a moment it is counted twice, until its request is answered. That errs on the safe
-//! side.
+//! The sum stays below the limit, because the data grows only by what was a body before: when a body becomes data, the sum stays the
+//! same. Until its request is answered, it is even counted twice, which errs on the safe side.
+//!
+//! The [`Budget`] knows neither HTTP nor the store. The store reports data and held entries. Whoever reads a body reserves memory first.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,4 +1,4 @@
-//! What may be done to the store, and what comes of it.
+//! Commands that change the store, and their outcomes.
 
 use std::collections::{HashMap, HashSet};
 use std::slice;
@@ -6,7 +6,7 @@ use std::slice;
 use super::keyspace::Keyspace;
 use super::{CommitError, Entry, Expiry, Key};
 
-/// The most operations that a [`Command::Bulk`] should have: readers wait while it is applied, about a microsecond an operation.
+/// A [`Command::Bulk`] should not have more operations. Readers wait while it is applied, about a microsecond an operation.
 pub const MAX_OPERATIONS: usize = 100_000;
 
 /// The most keys that one [`Command::Sweep`] removes. Readers wait for it, about a microsecond a key.
@@ -21,11 +21,11 @@ pub enum Command {
     Bulk(Vec<Operation>),
     /// Removes every key.
     Clear,
-    /// Removes keys that have expired, a bounded number of them. Nobody can tell but by the space they took.
+    /// Removes a bounded number of expired keys. Readers see no difference; it frees their memory.
     Sweep,
 }
 
-/// What may be done to a key.
+/// A change to one key.
 #[derive(Clone, Debug)]
 pub enum Operation {
     /// Sets its value, and its expiry or that it has none.
@@ -44,7 +44,7 @@ pub enum Operation {
     },
 }
 
-/// What came of a command, decided against the state that it took effect in.
+/// The outcome of a command, decided against the state in which the command took effect.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// The command took effect.
@@ -58,7 +58,7 @@ pub enum Outcome {
 }
 
 impl Command {
-    /// How many operations it carries out, as far as it matters for how long that takes.
+    /// About how many operations it carries out, as a measure of time.
     pub(super) fn operations(&self) -> usize {
         match self {
             Command::Bulk(operations) => operations.len(),
@@ -188,7 +188,7 @@ impl Command {
         self.all_operations().iter().map(Operation::size).sum()
     }
 
-    /// Whether somebody asks for keys to be removed, and for nothing else: it makes room.
+    /// Whether a client asks only to remove keys. Such a command may use the reserve of a full disk.
     pub(super) fn makes_room(&self) -> bool {
         let deletes = |operation: &Operation| matches!(operation, Operation::Delete { .. });
         match self {

@@ -1,4 +1,4 @@
-//! What the store keeps: a key, its value, and perhaps the time at which it expires.
+//! Entries: a key, its value, and perhaps the time at which it expires.
 
 use std::borrow::Borrow;
 use std::cmp::Ordering;
@@ -11,7 +11,7 @@ use arcstr::{ArcStr, Substr};
 
 use super::Key;
 
-/// What a value is. Both are text to the plain API.
+/// The kind of a value. The plain API returns both as text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// Text, put through the plain API or as a JSON string.
@@ -20,17 +20,16 @@ pub enum Kind {
     Json,
 }
 
-/// A key, its value, and its expiry. The first two are never changed, only replaced. Cloning it is cheap: the store and
-/// whoever reads share them.
+/// A key, its value, and its expiry. Key and value are immutable and shared between store and readers, so a clone is cheap.
 #[derive(Clone, Debug)]
 pub struct Entry {
     record: Record,
-    /// When it ceases to be there; `None` for never.
+    /// When it expires; `None` for never.
     pub expiry: Option<Expiry>,
 }
 
-/// Two bytes that say how long the key is and what the value is, the key, the value. All of it is one block of memory:
-/// each would take sixteen bytes more, and the time to find it. The two bytes are ASCII, since this is text.
+/// One block of memory: two bytes with the length of the key and the kind of the value, the key, the value. Separate blocks would take
+/// sixteen bytes more each, and a cache miss. The two bytes are ASCII, since the block is text.
 ///
 /// In maps it is found by its key.
 #[derive(Clone, Debug)]
@@ -139,7 +138,7 @@ impl Entry {
         self.record.key()
     }
 
-    /// What keeps its key and its value.
+    /// The block with its key and its value.
     pub(super) fn record(&self) -> &Record {
         &self.record
     }
@@ -149,12 +148,12 @@ impl Entry {
         &self.record.0[self.record.key_end()..]
     }
 
-    /// Its value, for whoever keeps it longer than the entry.
+    /// Its value, shared, without the entry.
     pub fn into_value(self) -> Substr {
         self.record.0.substr(self.record.key_end()..)
     }
 
-    /// What its value is.
+    /// The kind of its value.
     pub fn kind(&self) -> Kind {
         if self.record.0.as_bytes()[0] & JSON == 0 {
             Kind::Text

@@ -17,12 +17,12 @@
 
 use super::Entry;
 
-/// The allocator's word in front of a block, and what it rounds up to.
+/// The allocator puts a word in front of each block and rounds up.
 const ALLOCATOR_WORD: u64 = 8;
 const ALLOCATOR_STEP: u64 = 16;
 const SMALLEST_BLOCK: u64 = 32;
 
-/// What the shared pointer keeps in front of the text: its length and its count.
+/// Length and reference count, in front of the text.
 const SHARED_POINTER: u64 = 16;
 
 /// Slot, table and order.

@@ -1,7 +1,7 @@
 //! The map as it was at one moment, read bit by bit while others go on to change it.
 //!
-//! Copying all entries at once would make everybody wait. Instead, whoever changes an entry keeps the old one for the reader, if
-//! the reader has not come to that key yet. That costs a write some 300 ns while there is a reader, and nothing otherwise.
+//! Copying all entries at once would block everybody. Instead, a writer that replaces an entry hands the old one to the view, if the
+//! view has not reached that key yet. That costs a write some 300 ns while there is a view, and nothing otherwise.
 
 use std::collections::BTreeMap;
 use std::mem;
@@ -58,16 +58,16 @@ impl Drop for Frozen {
     }
 }
 
-/// How far a reader has come, and what has been changed before it got there. Locked only under the lock of the map.
+/// How far the reader has come, and the old entries of keys that it has not reached. Locked only under the lock of the map.
 #[derive(Default)]
 pub(super) struct View {
     /// The last key that the reader has come to.
     passed: Option<Record>,
-    /// What keys behind that had when the view was made, if they have been changed since; `None` if they were not there.
+    /// Keys behind `passed` that have changed since the view was made, with the entries they had then; `None` if they had none.
     old: BTreeMap<Record, Option<Entry>>,
-    /// Bytes of memory that these take, and would not without the view.
+    /// Footprint of these entries.
     held: u64,
-    /// All entries, if they have been removed at once since. They do not change any more.
+    /// All entries, if the map has been cleared since. They do not change any more.
     all: Option<Arc<Entries>>,
 }
 
@@ -77,7 +77,7 @@ impl View {
         view.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes note of what a key had before a change. `record` is what it has from now on, or had.
+    /// Keeps the old entry of a key before a change. `record` is the new record of the key, or the removed one.
     pub(super) fn keep(&mut self, record: &Record, old: Option<&Entry>, budget: &Budget) {
         if self.all.is_none()
             && self.passed.as_ref() < Some(record)
@@ -90,13 +90,13 @@ impl View {
         }
     }
 
-    /// Lets go of what it has kept.
+    /// Drops the entries that it has kept.
     pub(super) fn end(&mut self, budget: &Budget) {
         budget.let_go(mem::take(&mut self.held));
         self.old.clear();
     }
 
-    /// Takes note of all entries before they are removed.
+    /// Keeps all entries before a clear.
     pub(super) fn keep_all(&mut self, all: &Arc<Entries>) {
         self.all.get_or_insert_with(|| Arc::clone(all));
     }

@@ -1,4 +1,4 @@
-//! What commands are carried out on: the entries themselves, or changes to them that wait to be committed.
+//! Commands are carried out on a keyspace: on the entries themselves, or on changes to them that wait to be committed.
 
 use std::borrow::Borrow;
 use std::collections::HashSet;
@@ -34,26 +34,26 @@ pub(super) struct Staged<'a> {
     footprint: u64,
 }
 
-/// What a batch of commands amounts to.
+/// The net changes of a batch of commands.
 #[derive(Default)]
 pub(super) struct Changes {
-    /// Everything that was there before is gone.
+    /// All earlier entries are removed.
     pub(super) cleared: bool,
-    /// Then, what becomes of these keys.
+    /// Then these keys change.
     pub(super) entries: HashSet<Change>,
     /// Entries that were found live, and touched, and have a deadline. Where it passes before the changes are applied, readers see
     /// the key gone in between. Then the touch came too late and must have no effect: a key that was gone comes back by a put only.
     pub(super) touched: Vec<Entry>,
 }
 
-/// What becomes of a key. In a set there is one for each key.
+/// A change of one key. A set holds at most one for each key.
 #[derive(Clone, Debug)]
 pub(super) enum Change {
-    /// This is its entry from now on.
+    /// The key has this entry from now on.
     Set(Entry),
-    /// This is its entry from now on, of which only the expiry has changed.
+    /// The key has this entry from now on. Only the expiry differs from the old one.
     Touched(Entry),
-    /// This was its entry, and there is none any more.
+    /// The key had this entry, which is removed.
     Removed(Entry),
 }
 
@@ -112,7 +112,7 @@ impl<'a> Staged<'a> {
         self.changes
     }
 
-    /// Counts what becomes of a key. Applying it looks the same key up again, and finds it in the processor's cache.
+    /// Counts the footprint of a change. This look-up is cheap: `apply` looks up the same key later and finds it in the cache.
     fn count(&mut self, key: &str, new: Option<&Entry>) {
         let old = self.get(key).map_or(0, Entry::footprint);
         self.footprint = self.footprint - old + new.map_or(0, Entry::footprint);
@@ -177,7 +177,7 @@ impl Keyspace for Staged<'_> {
         if self.changes.cleared {
             return Vec::new();
         }
-        // What has been staged is new, and left to the next sweep.
+        // Keys with staged changes are left to the next sweep.
         let expired = self.base.expired(now);
         let unchanged = expired.filter(|entry| !self.changes.entries.contains(entry.key()));
         unchanged.take(most).cloned().collect()

@@ -26,8 +26,8 @@ const STEP: usize = 256;
 /// replaced meanwhile, and a client may read as slowly as it likes.
 const PAGE_BYTES: usize = 1 << 20;
 
-/// After so many operations, which may take a millisecond at ten million keys, the lock goes to whoever waits for it.
-/// Otherwise whoever takes it again at once would keep out those who are just waking up for it.
+/// After so many operations (up to a millisecond at ten million keys) the lock is handed to a waiting thread. Otherwise this thread
+/// could take it again before a waiting one has woken up.
 pub(super) const MANY: usize = 64;
 
 /// How many keys that have expired are counted under one taking of the lock, about a tenth of a millisecond's worth.
@@ -35,14 +35,14 @@ const COUNTED_AT_ONCE: usize = 10_000;
 
 /// Keys and their entries.
 pub(super) struct Map {
-    /// Bounds what they take. Told of it while the lock is held, so that what it knows last is the last state.
+    /// Bounds the memory of the entries. Each writer reports their footprint before it unlocks, so the last report is right.
     budget: Arc<Budget>,
     /// Held for one lookup or one batch of changes, and never while anything waits. The only locks that are taken under it are
     /// those of views, and the one of the count of passed deadlines.
     contents: RwLock<Contents>,
 }
 
-/// What the lock guards: the entries, and what is kept of them for whoever reads them as they were.
+/// The data under the lock: the entries, and the views of earlier states.
 #[derive(Default)]
 struct Contents {
     entries: Entries,
@@ -80,7 +80,7 @@ impl Contents {
         all
     }
 
-    /// Keeps what a key had for the views.
+    /// Gives the old entry of a key to the views.
     fn keep(&self, record: &Record, old: Option<&Entry>, budget: &Budget) {
         for view in &self.views {
             View::lock(view).keep(record, old, budget);
@@ -114,8 +114,8 @@ impl Map {
     pub(super) fn entry_of(&self, key: &str) -> Option<Entry> {
         let contents = self.read();
         let entry = contents.entries.get(key);
-        // A reader asks for the time before it gives the lock back, a writer once it has the lock. So a reader that finds an entry
-        // expired has looked before any writer that finds it expired as well, and no touch brings back what somebody saw gone.
+        // Readers take the time before they unlock, writers after they lock. So if a reader saw an entry expired, each later writer
+        // sees that too, and no touch brings the entry back.
         let live = |entry: &&Entry| entry.expiry.is_none_or(|it| it > Expiry::now());
         entry.filter(live).cloned()
     }
@@ -161,7 +161,7 @@ impl Map {
         page
     }
 
-    /// How many keys there are, without those that have expired.
+    /// The number of live keys.
     pub(super) fn len(&self) -> usize {
         loop {
             let contents = self.read();
@@ -209,13 +209,13 @@ impl Map {
         result
     }
 
-    /// Tells the budget what the entries take.
+    /// Reports the footprint of the entries to the budget.
     fn count(&self, contents: &Contents) {
         self.budget.set_stored(contents.entries.footprint());
     }
 
-    /// Carries out commands without letting anybody see it: what they amount to is for [`Map::apply`], once it has been
-    /// committed. `commands` must be the only thing that changes the map until then.
+    /// Carries out commands on a staged copy. Readers do not see the changes until [`Map::apply`] gets them. Nothing else may change the
+    /// map in between.
     pub(super) fn stage<T>(&self, commands: impl FnOnce(&mut Staged<'_>) -> T) -> (T, Changes) {
         let contents = self.read();
         let mut staged = Staged::on(&contents.entries);
@@ -285,7 +285,7 @@ impl Map {
         self.read().views.len()
     }
 
-    // Whoever panics gives the lock back: no code under it can panic half way through a change.
+    // A panic unlocks. No code under the lock can panic half way through a change.
     fn read(&self) -> RwLockReadGuard<'_, Contents> {
         self.contents.read()
     }

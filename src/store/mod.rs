@@ -1,4 +1,4 @@
-//! Keys, values, and what may be done to them. Knows no HTTP.
+//! Keys and values, and the commands that change them. Knows no HTTP.
 //!
 //! ```text
 //! Arc<Store> ── Map ── RwLock ── Entries ── HashMap: key to entry
@@ -39,7 +39,7 @@ use commit::Committer;
 use map::Map;
 use sweeper::Sweeper;
 
-/// How many keys a listing fetches at first; then twice as many each time. Many of them ask for a few keys only.
+/// How many keys a listing fetches at first; then twice as many each time. Many listings ask for a few keys only.
 const FIRST_STEP: usize = 16;
 
 /// The store: the map that serves reads, and the way in for writes.
@@ -53,19 +53,19 @@ pub struct Store {
 pub struct Size {
     /// Keys that have not expired.
     pub keys: usize,
-    /// Bytes of all keys and values, those that have expired and were not swept yet included.
+    /// Bytes of all keys and values, also of expired ones that were not swept yet.
     pub bytes: usize,
 }
 
-/// Why a write has not been answered with an outcome. Reads go on in any case.
+/// Why a write has no outcome. Reads go on in any case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CommitError {
-    /// The store takes no writes now, and this one has not taken effect: the disk is full, say, or takes too long, or has failed.
+    /// The write was refused and has not taken effect: the disk is full, hangs, or has failed.
     Unavailable,
-    /// The disk has failed to make this write durable. It has not taken effect, but what the disk has kept of it is not known, so it
-    /// may do so after a restart. No later write is taken until then.
+    /// The disk failed over this write. It has not taken effect, but the disk may have kept it, so it may show up after a restart.
+    /// After a failed sync of the log no more writes are taken until then.
     DiskFailed,
-    /// The disk takes too long over this write. It may or may not take effect.
+    /// The disk hangs over this write, which may or may not take effect.
     TimedOut,
     /// The data would take more memory than it may. Nothing has changed. What does not grow the data is taken.
     Full {
@@ -94,12 +94,11 @@ impl fmt::Display for CommitError {
 /// What is wrong with a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Problem {
-    /// The disk has failed to make something durable. Nothing tells what it did with what it was given before, so no more is
-    /// written until the process is restarted.
+    /// A sync failed. It is unknown which bytes are on disk, so nothing is written until the process is restarted.
     Failed,
-    /// The disk has not ended a write in ten seconds. No more is written until it does.
+    /// The disk has not finished a write in ten seconds. Writes are refused until it does.
     Stalled,
-    /// The disk did not take the last write: it is full, say. Each write is tried.
+    /// The disk refused the last write; it may be full. Each new write is tried.
     Refusing,
     /// Snapshots fail, so the log grows.
     NoSnapshots,
@@ -128,7 +127,7 @@ impl Store {
 
     /// Opens the store in a directory, creating it if there is none, and loads it.
     ///
-    /// What is there is loaded even if it takes more than the budget.
+    /// Entries are loaded even if they take more than the budget.
     ///
     /// A snapshot is made when the log has `snapshot_after` bytes, or later if the data is larger.
     ///
@@ -197,13 +196,12 @@ impl Store {
         self.committer.map().budget()
     }
 
-    /// What is wrong with the store, as far as is known.
+    /// The worst known problem of the store.
     pub fn problem(&self) -> Option<Problem> {
         self.committer.problem()
     }
 
-    /// Commits a write, and calls `done` with what came of it: now, where nothing has to be waited for, or later, on
-    /// another thread. Never waits itself.
+    /// Commits a write and calls `done` with the result: at once in memory, later and on another thread with a disk. Never waits.
     pub fn submit(
         &self,
         command: Command,

@@ -1,4 +1,4 @@
-//! What was removed from the map, and how it is freed: never under the lock, and large amounts on a thread of their own.
+//! Frees removed entries: never under the lock, and large amounts on a thread of their own.
 
 use std::sync::Arc;
 use std::thread;
@@ -10,14 +10,14 @@ use super::Entry;
 use super::index::Entries;
 use super::map::MANY;
 
-/// From so many entries on, what a clear removed is freed on a thread of its own: freeing takes about 0.1 µs an entry,
-/// so less than this holds nobody up for long.
+/// A clear of so many entries is freed on a thread of its own. Freeing takes about 0.1 µs an entry, so fewer delay the caller by a
+/// millisecond at most.
 pub(super) const FREE_ELSEWHERE: usize = 10_000;
 
-/// The same in bytes of keys and values, which may be given back to the system at once.
+/// The same in bytes of keys and values. Giving pages back to the system takes time too.
 const FREE_ELSEWHERE_BYTES: usize = 16 << 20;
 
-/// What changes have removed, kept until the lock has been given back.
+/// Removed entries, kept until the lock is released.
 #[derive(Default)]
 pub(super) struct Removed {
     pub(super) some: Vec<Entry>,
@@ -25,7 +25,7 @@ pub(super) struct Removed {
 }
 
 impl Removed {
-    /// Frees it. Nobody waits for a lock meanwhile.
+    /// Frees them. The lock must have been released.
     pub(super) fn free(self, budget: &Arc<Budget>) {
         let mut bytes = 0;
         if self.some.len() >= MANY {
@@ -41,7 +41,7 @@ impl Removed {
     }
 }
 
-/// Frees what a clear has removed, unless somebody still reads it.
+/// Frees the entries of a cleared map, unless a view still reads them. Then the view calls this again.
 pub(super) fn free_all(all: Arc<Entries>, budget: &Arc<Budget>) {
     let Some(all) = Arc::into_inner(all) else {
         return;
@@ -51,7 +51,7 @@ pub(super) fn free_all(all: Arc<Entries>, budget: &Arc<Budget>) {
         budget: Arc::clone(budget),
     };
     if all.len() >= FREE_ELSEWHERE || all.bytes() >= FREE_ELSEWHERE_BYTES {
-        // Without a thread to be had, the closure is dropped, and with it the entries, right here.
+        // If no thread can be started, the closure is dropped right here, and the entries with it.
         let _ = thread::Builder::new()
             .name("reclaim".into())
             .spawn(move || {

@@ -1,8 +1,7 @@
-//! The ways to commit a write. They differ only in what must happen before a command takes effect in the map: in memory nothing,
-//! with a working directory it must be on disk ([`disk`]).
+//! Two ways to commit a write. In memory, a command takes effect in the map at once. With a working directory, it must be on disk
+//! before ([`disk`]).
 //!
-//! Each way decides a command (whether a key is there, say) in the order in which commands commit, against the very state that the
-//! command takes effect in.
+//! Both decide commands (is the key there? is there room?) in commit order, against the state in which the command takes effect.
 
 mod disk;
 mod stall;
@@ -16,26 +15,26 @@ pub use disk::{Durability, OpenError};
 
 use disk::Journal;
 
-/// Called with what came of a command.
+/// Called with the result of a command.
 type Completion = Box<dyn FnOnce(Result<Outcome, CommitError>) + Send>;
 
 /// Called with the replies to a batch.
 type Deliver = dyn Fn(Vec<Reply>) + Send + Sync;
 
-/// What came of a command, on its way to whoever submitted it.
+/// The result of a command, on its way to the submitter.
 pub struct Reply {
     done: Completion,
     result: Result<Outcome, CommitError>,
 }
 
 impl Reply {
-    /// Nothing has been written, and nothing has changed.
+    /// The command was refused: nothing was written, nothing changed.
     fn refused(done: Completion) -> Reply {
         let result = Err(CommitError::Unavailable);
         Reply { done, result }
     }
 
-    /// Tells whoever submitted the command.
+    /// Calls the submitter's closure.
     pub fn deliver(self) {
         (self.done)(self.result);
     }
@@ -68,7 +67,7 @@ impl Committer {
         Committer { map, way }
     }
 
-    /// Opens a directory, loads what is in it into the map, and commits to both. See [`super::Store::open`].
+    /// Opens a directory, loads its entries into the map, and commits to both. See [`super::Store::open`].
     pub(super) fn on_disk(
         directory: &Path,
         durability: Durability,
@@ -86,7 +85,7 @@ impl Committer {
         &self.map
     }
 
-    /// Commits a command, and calls `done` with what came of it. Never waits.
+    /// Commits a command and calls `done` with the result. Never waits.
     pub(super) fn submit(
         &self,
         command: Command,
@@ -98,7 +97,7 @@ impl Committer {
         }
     }
 
-    /// What is wrong with where it commits to.
+    /// The problem with the disk, if there is one.
     pub(super) fn problem(&self) -> Option<Problem> {
         match &self.way {
             Way::Memory => None,

@@ -1,8 +1,7 @@
-//! Answers those whose write the disk does not get done in time: the disk of a machine in trouble, or one behind a
-//! network, may take minutes over a write, or never end it.
+//! Answers clients when the disk hangs. A failing disk, or one behind a network, may take minutes over a write or never end it.
 //!
-//! Nothing can be done about the write itself. It may happen yet, and if it does, it counts. Whoever is waiting for it is
-//! told that nobody knows, and whoever waits in the queue, or comes while it lasts, that nothing was written.
+//! The write itself cannot be cancelled. It may still happen, and then it counts. So clients of the batch under way get a
+//! timeout ("may or may not have happened"). Commands in the queue, and those that arrive meanwhile, are refused.
 
 use std::io;
 use std::mem;
@@ -16,18 +15,18 @@ use crossbeam_channel::Receiver;
 use super::{Completion, Deliver, Job, Reply};
 use crate::store::CommitError;
 
-/// How long a batch may take, most of it the disk's time: some hundred times as long as a slow one.
+/// A batch that takes longer is stalled. A slow one takes a hundredth of that.
 const STALLED_AFTER: Duration = Duration::from_secs(10);
 
-/// How often to look whether one has taken too long.
+/// How often the stall thread checks.
 const LOOK: Duration = Duration::from_millis(500);
 
-/// What is being written: a batch, as a rule.
+/// The batch that the journal thread is writing.
 #[derive(Default)]
 pub(super) struct UnderWay {
     /// Held for a swap, never while anything waits.
     batch: Mutex<Option<Batch>>,
-    /// Whether it has taken too long, or none will follow.
+    /// The batch has taken too long, or the journal thread has ended.
     stalled: AtomicBool,
 }
 
@@ -42,7 +41,7 @@ impl UnderWay {
         *self.lock() = Some(Batch { since, completions });
     }
 
-    /// Returns those who still wait.
+    /// Ends the batch. Returns the completions that were not called yet.
     pub(super) fn end(&self) -> Vec<Completion> {
         let batch = self.lock().take();
         if self.stalled.swap(false, Ordering::AcqRel) {
@@ -51,7 +50,7 @@ impl UnderWay {
         batch.map(|batch| batch.completions).unwrap_or_default()
     }
 
-    /// There will be no more batches: the journal thread has ended, perhaps by a panic.
+    /// The journal thread has ended, perhaps by a panic: no batch follows.
     pub(super) fn end_for_good(&self) {
         self.stalled.store(true, Ordering::Release);
     }
@@ -60,7 +59,7 @@ impl UnderWay {
         self.stalled.load(Ordering::Acquire)
     }
 
-    /// Those who wait for something that has taken too long, once, and whether this has just been found.
+    /// Takes the completions of a stalled batch, once. Also returns whether the stall is new.
     fn out_of_time(&self) -> (Vec<Completion>, bool) {
         let mut batch = self.lock();
         match &mut *batch {
@@ -78,7 +77,7 @@ impl UnderWay {
     }
 }
 
-/// What the thread that looks after it works with.
+/// The state of the stall thread.
 pub(super) struct Stall {
     pub(super) under_way: Arc<UnderWay>,
     pub(super) jobs: Receiver<Job>,
@@ -86,7 +85,7 @@ pub(super) struct Stall {
 }
 
 impl Stall {
-    /// Looks after batches until the process ends.
+    /// Starts the stall thread. It runs until the process ends.
     pub(super) fn start(self) -> io::Result<()> {
         let look = move || {
             loop {
@@ -114,7 +113,7 @@ impl Stall {
         if !replies.is_empty() {
             (self.deliver)(replies);
         }
-        // Afterwards, since the log may be on the same disk.
+        // Logged last: stderr may go to the same disk.
         if stalled {
             log::error!(
                 "the disk has not ended a write in {STALLED_AFTER:?}; writes are refused until it does, reads go on"

@@ -1,7 +1,7 @@
-//! The end of the log, to which batches are written.
+//! The end of the log, where batches are appended.
 //!
 //! The log is in files, each named after the number of its first batch. A file is a [`Tag::Log`] frame, then batches, then, once
-//! it is followed by another file, a [`Tag::Seal`] with the number of that. Only a file without a seal is written to.
+//! another file follows, a [`Tag::Seal`] with the number of that file. Only a file without a seal is written to.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -13,31 +13,31 @@ use super::frame::{self, Tag};
 use super::{Durability, changes};
 use crate::store::keyspace::Changes;
 
-/// Bytes of a file that has no batch: the frame that it begins with.
+/// Length of a file without batches: its first frame.
 pub(super) const HEADER: u64 = frame::HEAD as u64 + 1;
 
-/// From so many bytes on, a file is followed by the next one. Each is read at once when the store is opened.
+/// A file of this length is followed by the next one. A start reads each file into memory whole.
 const FILE_BYTES: u64 = 64 << 20;
 
-/// Where the next file could not be created, so many more bytes are written to this one before that is tried again.
+/// If the next file cannot be created, so many more bytes go to this one before the next try.
 const RETRY_BYTES: u64 = 1 << 20;
 
-/// Zeros that are written behind a batch where the file ends. A sync of bytes that the file has already need not write down where
-/// they are, which takes the disk as long again.
+/// Zeros written ahead of the batches. A sync of bytes that the file already has needs no metadata, which would take the disk as long
+/// again.
 const AHEAD: u64 = 512 << 10;
 
-/// How much is kept in the process's own buffer at most ([`Durability::None`]).
+/// A longer buffer is handed to the operating system at once ([`Durability::None`]).
 const KEPT_BYTES: usize = 64 << 10;
 
-/// What is written to find out whether there is room again.
+/// Written behind the log to find out whether the disk has room again.
 static PROBE: [u8; 64 << 10] = [0; 64 << 10];
 
 /// Why something was not written.
 #[derive(Debug)]
 pub(super) enum WriteError {
-    /// The disk would not take it, and nothing of it counts: there is no room, or no descriptor, perhaps only now.
+    /// The disk did not take it (no room, no descriptor, an I/O error). Nothing of it counts, and the next try may succeed.
     Refused(io::Error),
-    /// The disk would not make durable what it had taken. What it has kept is not known until it is read anew.
+    /// A sync failed. Which bytes are on disk is unknown until a start reads them again.
     Failed(io::Error),
 }
 
@@ -54,21 +54,21 @@ pub(super) struct Log {
     next: u64,
     /// All batches before this one are known to be on disk.
     synced: u64,
-    /// Bytes of the file that hold frames, and those that it has.
+    /// Bytes of whole frames in the file, and the length of the file.
     written: u64,
     length: u64,
-    /// Whether there is something behind the frames that must be cut off first.
+    /// A failed write left bytes behind the frames. They must be cut off before the next write.
     must_cut: bool,
-    /// When the file has so many bytes, the next one is begun.
+    /// At this length the next file is begun.
     full_at: u64,
-    /// Frames that have not been written.
+    /// Frames that are not in the file yet.
     kept: Vec<u8>,
     /// Bytes of the files before this one, back to the snapshot, and how many files that is.
     before: u64,
     files_before: usize,
 }
 
-/// The end of a log that has been read.
+/// The end of a log that recovery has read.
 pub(super) struct End {
     pub(super) file: File,
     pub(super) first: u64,
@@ -99,8 +99,8 @@ impl Log {
         }
     }
 
-    /// Writes a batch, and waits for as much durability as was asked for; not for that of one that need not be `durable`, and could
-    /// as well be made again. If it is refused, the log is as it was before.
+    /// Writes a batch and makes it as durable as was asked for. A batch that need not be `durable` (it could be made again) is not
+    /// synced. If the disk refuses the batch, the log is as it was before.
     pub(super) fn append(&mut self, changes: &Changes, durable: bool) -> Result<()> {
         if self.written >= self.full_at {
             match self.begin_file() {
@@ -128,7 +128,7 @@ impl Log {
         written
     }
 
-    /// Hands what has been kept to the operating system.
+    /// Hands the buffered frames to the operating system.
     pub(super) fn hand_over(&mut self) -> Result<()> {
         if self.must_cut {
             self.cut()?;
@@ -142,7 +142,7 @@ impl Log {
         let (written, result) = write_at(&self.file, &self.kept, self.written);
         self.kept.truncate(frames);
         self.length = self.length.max(self.written + written as u64);
-        // Without the zeros, or not all of them, it is slower, but as good.
+        // If only zeros are missing, the next sync is slower, nothing else.
         if written < frames {
             self.must_cut = written > 0;
             return result.map_err(WriteError::Refused);
@@ -153,7 +153,7 @@ impl Log {
         Ok(())
     }
 
-    /// Makes what has been written survive a power cut.
+    /// Syncs: all batches so far survive a power cut.
     pub(super) fn sync(&mut self) -> Result<()> {
         self.hand_over()?;
         self.file.sync_data().map_err(WriteError::Failed)?;
@@ -161,9 +161,9 @@ impl Log {
         Ok(())
     }
 
-    /// Ends the file with a seal, and begins the next one, unless this one has no batch. Where that is refused, it can go on.
+    /// Ends the file with a seal and begins the next one, unless this one has no batch. If the disk refuses, the log goes on in this file.
     pub(super) fn begin_file(&mut self) -> Result<()> {
-        // A file is not created before everything in front of it is on disk: its name tells what must be there.
+        // The name of a file says which batches come before it, so these must be on disk first.
         self.sync()?;
         if self.next == self.first {
             return Ok(());
@@ -229,19 +229,19 @@ impl Log {
         self.files_before + 1
     }
 
-    /// Counts so many bytes and files no more: a snapshot holds what is in them.
+    /// Stops counting so many bytes and files: a snapshot has replaced them.
     pub(super) fn forget(&mut self, bytes: u64, files: usize) {
         self.before -= bytes;
         self.files_before -= files;
     }
 
-    /// Appends a frame to what is kept, with the number of the next batch.
+    /// Appends a frame to the buffer, with the number of the next batch.
     fn keep(&mut self, tag: Tag, body: impl FnOnce(&mut Vec<u8>)) {
         let id = self.directory.id();
         frame::append(&mut self.kept, self.written, id, (tag, self.next), body);
     }
 
-    /// Cuts off what is behind the frames, for good: what is written there next must not meet it again after a power cut.
+    /// Cuts off the bytes behind the frames and syncs that. After a power cut they must not show up behind later frames.
     fn cut(&mut self) -> Result<()> {
         self.file
             .set_len(self.written)
@@ -253,8 +253,8 @@ impl Log {
     }
 }
 
-/// Creates a file of the log, without batches, so that it survives a power cut. One that is there already is written anew: it must
-/// have none either. Where this fails, there is no such file.
+/// Creates a log file without batches and syncs it and its name. An existing file must have no batches either, and is written anew.
+/// After an error there is no such file.
 pub(super) fn create(directory: &Directory, number: u64) -> io::Result<File> {
     let path = directory.log(number);
     let create = || {
@@ -276,7 +276,7 @@ pub(super) fn create(directory: &Directory, number: u64) -> io::Result<File> {
     })
 }
 
-/// Writes as much as can be written. Returns how much that was, and why it was not all.
+/// Writes as many bytes as the disk takes. Returns their number, and the error if they are not all.
 fn write_at(file: &File, bytes: &[u8], offset: u64) -> (usize, io::Result<()>) {
     let mut written = 0;
     while written < bytes.len() {

@@ -65,9 +65,9 @@
 //! # Deadlines
 //!
 //! A batch is decided at one time T and applied later, at A. A key whose deadline D lies between them was there at T, and readers see it
-//! gone from D on. A touch of it comes too late. Applying it would bring back what somebody saw gone, so at A, under the write lock,
-//! it is dropped and its outcome becomes "not found". The log has the touch already. So a second batch that removes the key follows,
-//! as durable as the first one, before the answer. Readers take the time under the read lock, so D is before A for all or none of them.
+//! gone from D on. So a touch of it comes too late: applying it would bring the key back. At A, under the write lock, the touch is dropped
+//! and its outcome becomes "not found". The log has the touch already, so a second batch that removes the key follows, as durable as
+//! the first one, before the answer.
 //! *Killed between the two batches:* the next start carries out the touch, as it may do with any write that was not answered.
 //!
 //! # Errors
@@ -131,20 +131,20 @@ impl fmt::Display for Durability {
     }
 }
 
-/// What is known of the disk, for everybody.
+/// The state of the disk, shared with all threads.
 struct DiskState {
-    /// Set for good when the disk would not make something durable.
+    /// A sync has failed. Never reset.
     failed: AtomicBool,
-    /// Whether it did not take the last write.
+    /// The disk refused the last write.
     refusing: AtomicBool,
     /// How many snapshots have failed in a row.
     snapshot_failures: Arc<AtomicU32>,
 }
 
-/// So many snapshots that fail in a row are a problem. One may be for want of a descriptor.
+/// So many failures in a row are a problem that health reports. A single one may be a lack of descriptors.
 const SNAPSHOT_FAILURES: u32 = 3;
 
-/// What the journal thread writes to.
+/// Everything that the journal thread writes to.
 struct Disk {
     directory: Arc<Directory>,
     log: Log,
@@ -251,7 +251,7 @@ impl Journal {
         }
     }
 
-    /// What is wrong with the disk, as far as is known; the worst of it.
+    /// The worst known problem of the disk.
     pub(in crate::store) fn problem(&self) -> Option<Problem> {
         let DiskState {
             failed,
@@ -271,7 +271,7 @@ impl Journal {
         }
     }
 
-    /// Commits what has been submitted, makes it durable, and ends the thread. Gives up where the disk takes too long.
+    /// Commits all submitted commands, makes them durable, and ends the thread. Gives up if the disk takes too long.
     pub(in crate::store) fn close(&self) -> Result<(), CommitError> {
         drop(
             self.queue

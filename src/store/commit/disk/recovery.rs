@@ -1,6 +1,6 @@
-//! A start: reads what is in the directory, and makes sure that it is on disk before anybody sees it.
+//! A start: reads the snapshot and the log, and syncs them before a client sees any of it.
 //!
-//! Everything is read and found whole before anything is written or deleted.
+//! Nothing is written or deleted before everything has been read and found whole.
 
 use std::fs::{self, OpenOptions};
 use std::io;
@@ -17,7 +17,7 @@ use super::snapshot;
 use crate::store::Expiry;
 use crate::store::index::{Entries, Loader};
 
-/// What a store holds, and where it goes on.
+/// The entries of a store, and the end of its log.
 pub(super) struct Recovered {
     pub(super) entries: Entries,
     pub(super) log: Log,
@@ -52,7 +52,7 @@ pub(super) fn recover(
     delete_leftovers(directory, start, &chain.leftovers);
     // From now on it shows if something in front of here gets lost.
     match log.begin_file() {
-        // It can go on without.
+        // The log goes on in the old file.
         Ok(()) | Err(WriteError::Refused(_)) => {}
         Err(WriteError::Failed(error)) => {
             let path = directory.path().to_owned();
@@ -73,30 +73,30 @@ pub(super) fn recover(
     })
 }
 
-/// The files of the log from the snapshot on, each of which names the next one but the last.
+/// The log files from the snapshot on. Each but the last names the next one.
 struct Chain {
     /// The numbers of the files.
     numbers: Vec<u64>,
     /// Bytes of those before the last one.
     before: u64,
     last: Last,
-    /// Files of the log that are not in the chain, and hold nothing.
+    /// Log files outside the chain, without batches.
     leftovers: Vec<u64>,
 }
 
 /// The last file of the log.
 struct Last {
-    /// The number of the batch that is to follow.
+    /// The number of the next batch.
     next: u64,
-    /// Bytes of whole frames, and of the file.
+    /// Bytes of whole frames, and the length of the file.
     whole: u64,
     length: u64,
-    /// Whether there is something behind the whole frames.
+    /// Whether a torn frame follows the whole ones.
     torn: bool,
 }
 
 impl Chain {
-    /// Carries out what the log holds from a batch on.
+    /// Applies all batches from a number on.
     fn read(
         directory: &Directory,
         found: &Files,
@@ -129,7 +129,7 @@ impl Chain {
             let length = fs::metadata(&path)
                 .map_err(|error| OpenError::Io("read", path.clone(), error))?
                 .len();
-            // A file is created when everything in front of it is on disk, and holds a batch only when the one before it has a seal.
+            // A file is created only when all before it is on disk. It gets batches only when the file before it has a seal.
             if *other > last.next || length > change_log::HEADER {
                 let path = directory.log(number);
                 return Err(OpenError::Damaged(path, "its end is missing"));
@@ -144,7 +144,7 @@ impl Chain {
         })
     }
 
-    /// Cuts off a torn end, sees to it that all of the log is on disk, and opens its end.
+    /// Cuts off a torn end, syncs the whole log, and opens its end.
     fn settle(&self, directory: &Arc<Directory>, durability: Durability) -> Result<Log, OpenError> {
         let io = |path: &Path| {
             let path = path.to_owned();
@@ -153,7 +153,7 @@ impl Chain {
         let Some((number, others)) = self.numbers.split_last() else {
             return Err(OpenError::Damaged(directory.path().into(), "it has no log"));
         };
-        // A process that was killed may have written them, and not have come to syncing them.
+        // A process may have been killed between writing and syncing them.
         for other in others {
             let path = directory.log(*other);
             let file = fs::File::open(&path).map_err(io(&path))?;
@@ -185,7 +185,7 @@ impl Chain {
     }
 }
 
-/// What a file of the log is.
+/// How a log file ends.
 enum Content {
     /// It ends in a seal, which names the next one.
     Sealed { next: u64, length: u64 },
@@ -193,7 +193,7 @@ enum Content {
     Open(Last),
 }
 
-/// Carries out what a file of the log holds.
+/// Applies all batches of a log file.
 fn read_file(
     path: &PathBuf,
     id: u64,
@@ -245,7 +245,7 @@ fn read_file(
     };
     let rest = &file[at as usize..];
     if synced_behind(&file, at as usize, id) > next {
-        // What is not there was on disk once.
+        // The missing part was on disk once.
         return damaged("a part of it is missing");
     }
     Ok(Content::Open(Last {
@@ -256,8 +256,8 @@ fn read_file(
     }))
 }
 
-/// Up to which batch the log was on disk, as far as frames behind a torn one can tell. Without durability, and of what was
-/// written at once, later ones may be there and earlier ones not.
+/// The number up to which batches had been synced, as far as frames behind a torn one tell. Frames that were never synced may be there
+/// while earlier ones are missing.
 fn synced_behind(file: &[u8], at: usize, id: u64) -> u64 {
     let synced = frame::all_behind(file, at, id).map(|frame| match frame.head.tag {
         Tag::Seal => frame.head.number,
@@ -272,7 +272,7 @@ fn synced_behind(file: &[u8], at: usize, id: u64) -> u64 {
     synced.max().unwrap_or(0)
 }
 
-/// Deletes what is not needed any more. Where that fails, it is tried again at the next start.
+/// Deletes files that are not needed. If that fails, the next start tries again.
 fn delete_leftovers(directory: &Directory, start: u64, leftovers: &[u64]) {
     let deleted = || {
         for number in leftovers {
@@ -291,10 +291,10 @@ fn delete_leftovers(directory: &Directory, start: u64, leftovers: &[u64]) {
     }
 }
 
-/// Deletes what a snapshot has replaced: the files of the log before it, and earlier snapshots.
+/// Deletes the log files before a snapshot, and earlier snapshots.
 pub(super) fn delete_before(directory: &Directory, snapshot: u64) -> io::Result<()> {
     let files = directory.files()?;
-    // In their order, so that those that a crash leaves have no gap.
+    // Oldest first, so that a crash leaves no gap.
     for number in files.logs.into_iter().filter(|it| *it < snapshot) {
         fs::remove_file(directory.log(number))?;
     }

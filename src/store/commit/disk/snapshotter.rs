@@ -1,4 +1,4 @@
-//! When snapshots are made, and the thread that makes them.
+//! Decides when to write a snapshot, and runs the thread that writes it.
 
 use std::io;
 use std::sync::Arc;
@@ -14,37 +14,36 @@ use super::{recovery, snapshot};
 use crate::store::Map;
 use crate::store::frozen::Frozen;
 
-/// A log of so many files is replaced, however short it is: each start adds one.
+/// A log of more files than this is replaced by a snapshot, however short it is. Each start adds a file.
 const LOG_FILES: usize = 100;
 
-/// How long to wait after a snapshot that has failed; each time twice as long, up to the second.
+/// Pause after a failed snapshot. It doubles with each failure, up to `RETRY_AT_MOST`.
 const RETRY: Duration = Duration::from_secs(1);
 const RETRY_AT_MOST: Duration = Duration::from_secs(60);
 
-/// Makes snapshots, one at a time.
+/// Writes snapshots, one at a time.
 pub(super) struct Snapshotter {
     directory: Arc<Directory>,
     map: Arc<Map>,
-    /// From so many bytes of the log on it is replaced by a snapshot; or from three quarters of the last snapshot's on, if that is
-    /// more.
+    /// A longer log is replaced by a snapshot, unless it is shorter than three quarters of the last snapshot.
     after: u64,
-    /// The last snapshot: its number and its bytes.
+    /// Number and length of the last snapshot.
     number: u64,
     bytes: u64,
-    /// The one that is being made.
+    /// The snapshot that is being written.
     next: Option<Next>,
-    /// How many have failed in a row.
+    /// Failures in a row.
     failures: Arc<AtomicU32>,
-    /// None is made before.
+    /// The earliest time of the next try.
     not_before: Instant,
     tasks: Sender<Task>,
     results: Receiver<io::Result<u64>>,
 }
 
-/// A snapshot that is being made.
+/// A snapshot that is being written.
 struct Next {
     number: u64,
-    /// Bytes and files of the log that it replaces.
+    /// Bytes and files of the log that it will replace.
     log_bytes: u64,
     log_files: usize,
 }
@@ -70,7 +69,7 @@ impl Snapshotter {
                 if written.is_ok()
                     && let Err(error) = recovery::delete_before(&place, number)
                 {
-                    // They are deleted behind the next snapshot, or at the next start.
+                    // The next snapshot or the next start tries again.
                     log::warn!(
                         "cannot delete old files in {}: {error}",
                         place.path().display()
@@ -94,13 +93,13 @@ impl Snapshotter {
         })
     }
 
-    /// How many have failed in a row, for whoever wants to know later.
+    /// The count of failures in a row, shared.
     pub(super) fn failures(&self) -> Arc<AtomicU32> {
         Arc::clone(&self.failures)
     }
 
-    /// Ends a snapshot that is made, or begins one if the log is long, or to `tidy` up if most of what is on disk is not in the map
-    /// any more. Returns whether it has looked for that.
+    /// Finishes a snapshot that has been written. Or begins one: if the log is long, or, with `tidy`, if most of the bytes on disk are
+    /// no longer in the map. Returns whether it has checked that.
     pub(super) fn go_on(&mut self, log: &mut Log, tidy: bool) -> Result<bool, WriteError> {
         if self.next.is_some() {
             self.end(log);
@@ -131,7 +130,7 @@ impl Snapshotter {
             return Ok(());
         }
         let (log_bytes, log_files) = log.before();
-        // Whoever calls this is the only one to apply batches, so the map is what the log says up to here.
+        // Only the calling thread applies batches, so the map is exactly what the log says up to here.
         let entries = Frozen::of(&self.map);
         self.next = Some(Next {
             number,

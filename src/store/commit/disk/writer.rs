@@ -1,4 +1,4 @@
-//! The journal thread: batches of commands, made durable, then visible.
+//! The journal thread: makes batches of commands durable, then visible.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -14,40 +14,39 @@ use crate::store::commit::{Completion, Deliver, Job, Reply};
 use crate::store::keyspace::Keyspace;
 use crate::store::{Command, CommitError, Entry, Expiry, Map, Outcome};
 
-/// The most operations in a batch, give or take one command: more than there are clients, as a rule, and few enough to be
-/// applied in a few milliseconds, which readers wait for.
+/// A batch with so many operations takes no further command. Usually that is more than there are clients. Readers wait while a batch is
+/// applied: a few milliseconds at this size.
 const BATCH_OPERATIONS: usize = 4096;
 
-/// The most bytes in a batch, give or take one command: as much as goes to disk in some tens of milliseconds, so that
-/// large values do not make small ones wait for long.
+/// A batch with so many bytes takes no further command. A disk writes it in some tens of milliseconds, so small values do not wait
+/// long behind large ones.
 const BATCH_BYTES: usize = 8 << 20;
 
-/// How many times the journal thread lets others run before it closes a batch that is not full. Costs next to nothing
-/// when nobody wants to.
+/// How many times the journal thread yields before it closes a batch that is not full. A yield is cheap if no other thread is ready.
 const YIELDS: u32 = 2;
 
-/// How often what was only kept in the process's own buffers is handed to the operating system ([`Durability::None`]).
+/// How often buffered batches are handed to the operating system ([`Durability::None`]).
 const HAND_OVER: Duration = Duration::from_secs(1);
 
-/// How long to wait, after something has been removed, before its space is reclaimed: more may be removed meanwhile.
+/// Pause between a removal and the check whether a snapshot would free disk space. More may be removed meanwhile.
 const RECLAIM: Duration = Duration::from_secs(2);
 
-/// How often it is tried whether a disk that refuses writes takes them again, if nobody wants to write.
+/// How often a refusing disk is probed while no client writes.
 const PROBE: Duration = Duration::from_secs(1);
 
-/// What the journal thread works with.
+/// The state of the journal thread.
 pub(super) struct Writer {
     disk: Disk,
     durability: Durability,
     map: Arc<Map>,
     state: Arc<DiskState>,
-    /// What is being written.
+    /// The batch that is being written.
     under_way: Arc<UnderWay>,
-    /// Since when something that was written has not been handed to the operating system ([`Durability::None`]).
+    /// Since when there are buffered batches ([`Durability::None`]).
     kept_since: Option<Instant>,
-    /// Since when there has been something that was removed, and may take up space.
+    /// When entries were first removed since the last check for disk space to free.
     removed_since: Option<Instant>,
-    /// When a write was last tried.
+    /// The time of the last write, successful or not.
     tried: Instant,
 }
 
@@ -92,7 +91,7 @@ impl Writer {
                 self.look_after_disk();
             }
         }
-        // What could not be written before is not to be written now: it has been refused.
+        // Buffered batches that failed before must not be written now: their clients were refused.
         if self.has_failed() {
             return Err(CommitError::Unavailable);
         }
@@ -104,7 +103,7 @@ impl Writer {
         }
     }
 
-    /// Makes a batch durable, if it has to be, then visible, and returns the replies to those who still wait.
+    /// Makes a batch durable, if it has to be, then visible. Returns the replies to clients that have not timed out.
     fn commit(&mut self, jobs: Vec<Job>) -> Vec<Reply> {
         let jobs = jobs.into_iter().map(|job| (job.command, job.done));
         let (commands, waiting): (Vec<Command>, Vec<Completion>) = jobs.unzip();
@@ -112,7 +111,7 @@ impl Writer {
             Ok(replies) => return replies,
             Err(waiting) => waiting,
         };
-        // There may be no room. Then those that make some get the reserve, and the rest are refused.
+        // The disk may be full. Commands that make room may use the reserve; the rest are refused.
         let jobs = commands.into_iter().zip(waiting);
         let (making_room, refused): (Vec<_>, Vec<_>) =
             jobs.partition(|(command, _)| command.makes_room());
@@ -129,7 +128,7 @@ impl Writer {
         replies
     }
 
-    /// The same, where the disk takes it. If not, nothing has happened, and this returns who is still waiting.
+    /// Tries that once. If the disk refuses the batch, nothing has changed, and the completions are returned.
     fn try_commit(
         &mut self,
         commands: &[Command],
@@ -223,10 +222,10 @@ impl Writer {
         }
     }
 
-    /// What is to be done from time to time.
+    /// Periodic work: buffered batches, probes, snapshots, the reserve.
     fn look_after_disk(&mut self) {
         let refusing = self.state.refusing.load(Ordering::Acquire);
-        // What comes of these is noted.
+        // `note` records the results of these.
         if self.kept_since.is_some_and(|it| it.elapsed() >= HAND_OVER) {
             let handed_over = self.on_disk(|disk| disk.log.hand_over());
             self.kept_since = handed_over.is_err().then(Instant::now);
@@ -252,7 +251,7 @@ impl Writer {
         }
     }
 
-    /// Has the disk do something that nobody waits for.
+    /// Runs work on the disk that no client waits for.
     fn on_disk(
         &mut self,
         work: impl FnOnce(&mut Disk) -> Result<(), WriteError>,
@@ -263,7 +262,7 @@ impl Writer {
         result
     }
 
-    /// Has the disk do something, and takes note of its state.
+    /// Runs work on the disk and records whether the disk is fine, refuses or has failed.
     fn note(
         &mut self,
         work: impl FnOnce(&mut Disk) -> Result<(), WriteError>,
@@ -301,12 +300,11 @@ impl Writer {
     }
 }
 
-/// A job and those queued behind it, up to the bounds of a batch. Lets those who are about to submit one do so first: they are
-/// answered sooner by sharing this sync than by waiting for the next one.
+/// Makes a batch of a job and the jobs queued behind it. Yields first, so that threads that are about to submit a job can share this
+/// sync and need not wait for the next one.
 ///
-/// Takes no more than half of the clients that seem to be writing, which are those in the queue and those of the `previous`
-/// batch. With all of them in one batch, the disk would wait while they make up their next requests, and they would wait
-/// while the disk syncs.
+/// Takes at most half of the writing clients: those in the queue and those of the `previous` batch. If one batch had all clients, disk
+/// and clients would take turns waiting for each other.
 fn gather(first: Job, jobs: &Receiver<Job>, previous: usize) -> Vec<Job> {
     let most = (1 + jobs.len() + previous).div_ceil(2);
     let (mut operations, mut bytes) = (first.command.operations(), first.command.size());
