@@ -15,19 +15,24 @@ const UNKNOWN: u64 = 1 << 30;
 
 /// How much memory to use, in bytes, and why so much.
 pub fn memory_to_use() -> (u64, String) {
-    let address_space = getrlimit(Resource::As).current;
-    let (limit, what) = smallest(Path::new("/"), address_space);
+    let (limit, what) = smallest(Path::new("/"), own_limit());
     (
         limit / 4 * QUARTERS,
         format!("three quarters of {what} ({} MiB)", limit >> 20),
     )
 }
 
+/// The smaller of the limits that the process itself has on address space and on data (`ulimit -v`, `ulimit -d`).
+pub fn own_limit() -> Option<u64> {
+    let limits = [Resource::As, Resource::Data].map(|limit| getrlimit(limit).current);
+    limits.into_iter().flatten().min()
+}
+
 /// The smallest limit, and whose it is. `root` is where `/proc` and `/sys` are.
-fn smallest(root: &Path, address_space: Option<u64>) -> (u64, &'static str) {
+fn smallest(root: &Path, own: Option<u64>) -> (u64, &'static str) {
     let machine = machine(root).map(|bytes| (bytes, "the machine's memory"));
     let cgroup = cgroups(root).map(|bytes| (bytes, "its cgroup's memory"));
-    let own = address_space.map(|bytes| (bytes, "its address space, see ulimit -v"));
+    let own = own.map(|bytes| (bytes, "its own limit, see ulimit -v and -d"));
     let known = [machine, cgroup, own].into_iter().flatten();
     let smallest = known.min_by_key(|(bytes, _)| *bytes);
     smallest.unwrap_or((UNKNOWN, "an unknown machine's memory, taken for small"))

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Resource, getrlimit};
+use crate::machine;
 
 /// Less than this is not worth it.
 const WORTH: u64 = 4 << 20;
@@ -60,10 +60,10 @@ pub fn free_all<T>(pieces: impl Iterator<Item = T>, bytes: impl Fn(&T) -> usize)
     freed(sum);
 }
 
-/// Has all threads allocate from one place where the process may not map as much address space as it likes (`ulimit -v`). Otherwise the
-/// allocator of the C library maps 64 MiB for nearly each thread, most of which is never used, and counts all the same.
+/// Lets all threads allocate from one arena if the process has a limit of its own (`ulimit -v`). Otherwise the allocator of the C library
+/// maps 64 MiB for nearly each thread. Most of that is never used, and counts all the same.
 pub fn save_address_space() {
-    if getrlimit(Resource::As).current.is_some() {
+    if machine::own_limit().is_some() {
         share_one_arena();
     }
 }

@@ -70,7 +70,7 @@ impl Contents {
         old
     }
 
-    /// Removes all entries, and returns them. [`free_all`] lets go of them.
+    /// Removes all entries, and returns them. [`super::removed::free_all`] lets go of them.
     fn clear(&mut self, budget: &Budget) -> Arc<Entries> {
         let all = Arc::new(mem::take(&mut self.entries));
         budget.hold(all.footprint());

@@ -241,12 +241,18 @@ fn how_much_memory_there_is_shows_at_start() {
 
 #[test]
 fn a_process_that_may_not_have_much_memory_refuses_before_it_runs_out() {
-    let mut command = Command::new("sh");
-    command
-        .args(["-c", r#"ulimit -v 400000; exec "$0" "$@""#])
-        .args([env!("CARGO_BIN_EXE_threadkv"), "--port", "0"]);
-    let server = Server::spawn(command);
-    assert!(server.has_seen("three quarters of its address space"));
+    // Of the address space, and of what can be written to.
+    for limit in ["-v", "-d"] {
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", r#"ulimit "$1" 400000; shift; exec "$0" "$@""#])
+            .args([env!("CARGO_BIN_EXE_threadkv"), limit, "--port", "0"]);
+        expect_refusal_in_time(&Server::spawn(command));
+    }
+}
+
+fn expect_refusal_in_time(server: &Server) {
+    assert!(server.has_seen("three quarters of its own limit"));
     let mut client = server.connect();
     let large = "v".repeat(10_000_000);
     for _ in 0..3 {
@@ -260,7 +266,7 @@ fn a_process_that_may_not_have_much_memory_refuses_before_it_runs_out() {
         client.send("DELETE", "/clear", "").expect(200, "");
         // A thread of its own gives it back.
         wait_for("the memory to be given back", || {
-            (Usage::of(&server).memory < 100_000_000).then_some(())
+            (Usage::of(server).memory < 100_000_000).then_some(())
         });
     }
 }

@@ -67,9 +67,6 @@ fn fill(server: &Server, ttl: u64) {
 }
 
 fn wait_for_files_to_go(directory: &Directory) {
-    wait_for("some files", || {
-        (bytes_of(directory) > 5_000_000).then_some(())
-    });
     wait_for("the files to go", || {
         (bytes_of(directory) < 1_000_000).then_some(())
     });
