@@ -54,6 +54,7 @@
 //!    goes on with the next request.
 //! 3. `store/commit/disk/mod.rs`: the files, the protocol, and what a start finds after a crash at any point.
 //! 4. `store/commit/disk/writer.rs`: the journal thread takes all commands that wait, decides them on a staged copy (`store/keyspace.rs`),
+//!    refuses those that `budget.rs` has no room for,
 //!    writes one batch to the log (`log.rs`, `frame.rs`, `changes.rs`), syncs once, applies it under the write lock, and hands the
 //!    answers to the pool. *Why then?* No reader may see what a crash could take back.
 //! 5. `store/commit/disk/recovery.rs`: what a start does. `snapshotter.rs`, `snapshot.rs`, `store/frozen.rs`: how the log is replaced by a
