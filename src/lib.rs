@@ -14,7 +14,7 @@
 //! * [`api`] joins the two: requests become commands, outcomes become responses. There are two APIs over the same keys.
 //! * [`budget`] counts the memory that the data and the bodies under way take. The armour and the store share it. [`machine`] finds out how much
 //!   there is.
-//! * [`options`] turns the command line into a [`options::Config`] that the rest may trust. [`tokens`], [`rate`] and [`origin`] are what
+//! * [`options`] turns the command line into a [`options::Config`] that the rest may trust. [`tokens`], [`rate`], [`origin`] and [`host`] are what
 //!   options, files and the API share about who may do what and how often. [`logging`] writes log lines to stderr, [`memory`] gives
 //!   freed memory back to the system. `main` wires them together.
 //!
@@ -74,6 +74,7 @@ pub mod api;
 #[cfg(feature = "armour")]
 pub mod armour;
 pub mod budget;
+pub mod host;
 pub mod logging;
 pub mod machine;
 pub mod memory;

@@ -104,6 +104,7 @@ fn serve(config: Config) -> Result<(), String> {
     let admitted = Admitted {
         auth,
         origins: config.cors_origins,
+        hosts: config.allowed_hosts,
     };
     let about = About {
         durability: match config.working_dir {

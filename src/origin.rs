@@ -3,6 +3,8 @@
 use std::net::Ipv6Addr;
 use std::str::FromStr;
 
+use crate::host::Host;
+
 /// Whose web pages may use the APIs.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Origin {
@@ -10,6 +12,16 @@ pub enum Origin {
     Any,
     /// The pages of this origin, as browsers write it: scheme, host, and a port other than the scheme's own.
     Exactly(String),
+}
+
+impl Origin {
+    /// The host of its pages; `None` for any.
+    pub fn host(&self) -> Option<Host> {
+        match self {
+            Origin::Any => None,
+            Origin::Exactly(origin) => Host::of_header(origin.split_once("://")?.1),
+        }
+    }
 }
 
 impl FromStr for Origin {
@@ -74,6 +86,7 @@ mod tests {
             ("app://threadkv", "app://threadkv"),
         ] {
             assert_eq!(text.parse(), Ok(Origin::Exactly(origin.into())));
+            assert!(text.parse::<Origin>().unwrap().host().is_some(), "{text}");
         }
         assert_eq!("*".parse(), Ok(Origin::Any));
         for text in [

@@ -55,6 +55,8 @@ pub(super) enum Denied {
     ReadOnly,
     /// A web page sends it that is not let in.
     Forged,
+    /// It is sent to a host that nobody has allowed.
+    UnknownHost,
     /// It comes sooner after others than the limit allows.
     TooMany(TooMany),
 }

@@ -1,10 +1,11 @@
 //! Joins the server to the store: requests become commands, outcomes become responses.
 //!
-//! The order of checks is path, method or preflight, token, rate limit, rights, key, query, body, so a refused request costs
+//! The order of checks is host, path, method or preflight, token, rate limit, rights, key, query, body, so a refused request costs
 //! little: its body is not looked at.
 
 mod auth;
 mod cors;
+mod hosts;
 mod json;
 mod limiter;
 mod plain;
@@ -16,6 +17,7 @@ use std::time::Instant;
 
 use percent_encoding::percent_decode_str;
 
+use crate::host::Host;
 use crate::origin::Origin;
 use crate::rate::Rate;
 use crate::server::{Admission, Fault, Head, Headers, Monitor, Response, Service};
@@ -25,6 +27,7 @@ pub use auth::Auth;
 
 use auth::{Access, Denied};
 use cors::Cors;
+use hosts::Hosts;
 use limiter::{Client, Limiters, TooMany};
 use route::Endpoint;
 
@@ -40,6 +43,7 @@ pub struct Api {
     auth: Option<Arc<Auth>>,
     limiters: Limiters,
     cors: Cors,
+    hosts: Hosts,
     about: About,
 }
 
@@ -61,6 +65,8 @@ pub struct Admitted {
     pub auth: Option<Arc<Auth>>,
     /// Web pages of these origins.
     pub origins: Vec<Origin>,
+    /// Without tokens: requests to these hosts, besides `localhost`, IP addresses and the hosts of the origins.
+    pub hosts: Vec<Host>,
 }
 
 /// What the server tells about itself.
@@ -78,9 +84,15 @@ pub struct About {
 impl Api {
     /// Serves `store`, within `limits`, to those who are admitted.
     pub fn new(store: Arc<Store>, limits: Limits, admitted: Admitted, about: About) -> Api {
+        // A page has no token, whatever its host resolves to.
+        let hosts = match admitted.auth {
+            Some(_) => Hosts::Any,
+            None => Hosts::new(admitted.hosts, &admitted.origins),
+        };
         Api {
             store,
             limits,
+            hosts,
             auth: admitted.auth,
             limiters: Limiters::default(),
             cors: Cors::new(admitted.origins),
@@ -128,6 +140,12 @@ impl Service for Arc<Api> {
     }
 
     fn admit(&self, head: Head<'_>) -> Result<Admission, Response> {
+        if !self.hosts.allow(head) {
+            return Err(match route::is_json(head.path()) {
+                true => json::deny(Denied::UnknownHost),
+                false => plain::deny(Denied::UnknownHost),
+            });
+        }
         let (endpoint, key) = route::find(head.method(), head.path()).map_err(|miss| {
             let preflight = self.cors.preflight(head, &miss);
             preflight.unwrap_or_else(|| match route::is_json(head.path()) {

@@ -99,6 +99,7 @@ pub(super) fn deny(denied: Denied) -> Response {
     match denied {
         Denied::Unauthorized => line(401, "unauthorized").with_header("WWW-Authenticate", "Bearer"),
         Denied::ReadOnly | Denied::Forged => line(403, "forbidden"),
+        Denied::UnknownHost => line(403, "unknown host, see --allow-host"),
         Denied::TooMany(too_many) => line(429, "rate limit exceeded")
             .with_header("Retry-After", too_many.retry_after().to_string()),
     }

@@ -83,6 +83,10 @@ pub(super) struct Args {
     #[argh(option, arg_name = "origin")]
     pub(super) cors_origin: Vec<String>,
 
+    /// without --auth: name of this server that clients may ask by; can be given several times
+    #[argh(option, arg_name = "name")]
+    pub(super) allow_host: Vec<String>,
+
     /// print the version and exit
     #[argh(switch)]
     pub(super) version: bool,

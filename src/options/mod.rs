@@ -11,6 +11,7 @@ use std::time::Duration;
 use argh::FromArgs;
 use log::LevelFilter;
 
+use crate::host::Host;
 use crate::origin::Origin;
 use crate::rate::Rate;
 use crate::server::Timeouts;
@@ -92,6 +93,8 @@ pub struct Config {
     pub rate_limit: Option<Rate>,
     /// The origins of web pages that may use the APIs.
     pub cors_origins: Vec<Origin>,
+    /// The hosts that requests may name where there are no tokens, besides the usual ones.
+    pub allowed_hosts: Vec<Host>,
     /// The least severe log lines that are written.
     pub log_level: LevelFilter,
 }
@@ -171,6 +174,11 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation
             .cors_origin
             .iter()
             .map(|origin| parsed("--cors-origin", origin))
+            .collect::<Result<_, _>>()?,
+        allowed_hosts: args
+            .allow_host
+            .iter()
+            .map(|host| parsed("--allow-host", host))
             .collect::<Result<_, _>>()?,
         log_level: args.log_level.parse().map_err(|_| {
             format!(

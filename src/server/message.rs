@@ -97,6 +97,8 @@ impl Message {
             reason(response.status)
         );
         bytes.extend_from_slice(b"Server: threadkv\r\n");
+        // Values are what others have put there: no browser shall take one for a page or a script.
+        bytes.extend_from_slice(b"X-Content-Type-Options: nosniff\r\n");
         if let Some(content_type) = response.content_type {
             let _ = write!(bytes, "Content-Type: {content_type}\r\n");
         }

@@ -126,17 +126,18 @@ fn no_request_reaches_data_without_a_valid_token() {
         }
         // However the path and the body are written, and whatever comes before.
         let encoded = path.replace("/kv/a", "/kv/%61");
-        let chunked =
-            format!("{method} {path} HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n");
+        let chunked = format!(
+            "{method} {path} HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+        );
         let chunked = format!("{chunked}{:x}\r\n{BODY}\r\n0\r\n\r\n", BODY.len());
         let expecting = format!(
-            "{method} {path} HTTP/1.1\r\nHost: test\r\nExpect: 100-continue\r\nContent-Length: {}\r\n\r\n",
+            "{method} {path} HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: {}\r\n\r\n",
             BODY.len()
         );
         for request in [
-            format!("{method} {encoded} HTTP/1.1\r\nHost: test\r\n\r\n"),
-            format!("{method} {path}?token={token} HTTP/1.1\r\nHost: test\r\n\r\n"),
-            format!("{method} http://test{path} HTTP/1.1\r\nHost: test\r\n\r\n"),
+            format!("{method} {encoded} HTTP/1.1\r\nHost: localhost\r\n\r\n"),
+            format!("{method} {path}?token={token} HTTP/1.1\r\nHost: localhost\r\n\r\n"),
+            format!("{method} http://localhost{path} HTTP/1.1\r\nHost: localhost\r\n\r\n"),
             format!("{method} {path} HTTP/1.0\r\n\r\n"),
             chunked,
             expecting,
@@ -148,7 +149,7 @@ fn no_request_reaches_data_without_a_valid_token() {
         // A token counts for its own request only.
         let mut client = server.connect();
         client.write(format!(
-            "GET /kv/a HTTP/1.1\r\nHost: test\r\n{}\r\n{method} {path} HTTP/1.1\r\nHost: test\r\n\r\n",
+            "GET /kv/a HTTP/1.1\r\nHost: localhost\r\n{}\r\n{method} {path} HTTP/1.1\r\nHost: localhost\r\n\r\n",
             bearer(&token)
         ));
         client.read("GET").expect(200, "kept");
@@ -156,7 +157,7 @@ fn no_request_reaches_data_without_a_valid_token() {
     }
     // A large body is not waited for.
     let mut client = server.connect();
-    client.write("PUT /kv/a HTTP/1.1\r\nHost: test\r\nContent-Length: 1000000\r\n\r\n");
+    client.write("PUT /kv/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n");
     client.read("PUT").expect(401, "unauthorized\n");
     let mut client = server.connect();
     let data = client.send_with(&bearer(&token), "GET", "/api/v1/kv?with_ttl=true", "");

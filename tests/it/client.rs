@@ -113,7 +113,7 @@ impl Client {
         let body = body.as_ref();
         let length = body.len();
         let head = format!(
-            "{method} {path} HTTP/1.1\r\nHost: test\r\n{headers}Content-Length: {length}\r\n\r\n"
+            "{method} {path} HTTP/1.1\r\nHost: localhost\r\n{headers}Content-Length: {length}\r\n\r\n"
         );
         self.write([head.as_bytes(), body].concat());
         self.read(method)

@@ -145,7 +145,7 @@ fn a_preflight_is_answered_before_anything_else_is_asked() {
     // Several on one connection: where an answer without a length ends must be clear.
     let mut client = server.connect();
     let request = format!(
-        "OPTIONS /kv/a HTTP/1.1\r\nHost: test\r\n{PAGE}Access-Control-Request-Method: GET\r\n\r\n"
+        "OPTIONS /kv/a HTTP/1.1\r\nHost: localhost\r\n{PAGE}Access-Control-Request-Method: GET\r\n\r\n"
     );
     client.write(request.repeat(3));
     for _ in 0..3 {
@@ -213,8 +213,8 @@ fn a_page_that_was_not_named_writes_nothing() {
     let foreign = [
         "Origin: https://evil.example\r\n",
         "Origin: null\r\n",
-        "Origin: test\r\n",
-        "Origin: http://test\r\nOrigin: https://evil.example\r\n",
+        "Origin: localhost\r\n",
+        "Origin: http://localhost\r\nOrigin: https://evil.example\r\n",
     ];
     for options in [&[][..], &["--cors-origin=https://page.example"]] {
         let server = Server::start(options);
@@ -236,7 +236,7 @@ fn a_page_that_was_not_named_writes_nothing() {
             .send("GET", "/api/v1/kv/a?with_ttl=true", "")
             .expect_json(kept);
         // A page that this very host has sent, through a proxy say.
-        let own = client.send_with("Origin: https://test\r\n", "POST", writes[0].0, bulk);
+        let own = client.send_with("Origin: https://localhost\r\n", "POST", writes[0].0, bulk);
         assert_eq!(own.status, 200);
     }
     for origin in ["https://page.example", "*"] {

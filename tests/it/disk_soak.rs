@@ -143,8 +143,9 @@ fn write_until_killed(
 /// Whether a request was answered before the server was killed.
 fn ask(client: &mut Client, method: &str, path: &str, body: &str) -> bool {
     let length = body.len();
-    let request =
-        format!("{method} {path} HTTP/1.1\r\nHost: test\r\nContent-Length: {length}\r\n\r\n{body}");
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n{body}"
+    );
     let answer = client.try_write(request);
     match answer.and_then(|()| client.try_read(method)) {
         Ok(answer) => {

@@ -16,9 +16,9 @@ use crate::usage::Usage;
 
 /// Requests as they should be; each `~` stands for what is too long to write down.
 const REQUESTS: &[&str] = &[
-    "GET /kv/a HTTP/1.1\r\nHost: x\r\n\r\n",
-    "GET /kv/big HTTP/1.1\r\nHost: x\r\n\r\n",
-    "HEAD /kv/big HTTP/1.1\r\nHost: x\r\n\r\n",
+    "GET /kv/a HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    "GET /kv/big HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    "HEAD /kv/big HTTP/1.1\r\nHost: localhost\r\n\r\n",
     "GET /kv/a HTTP/1.0\r\nConnection: keep-alive\r\n\r\n",
     "PUT /kv/a HTTP/1.1\r\nContent-Length: 5\r\n\r\nhello",
     "PUT /kv/a HTTP/1.1\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\nhello",

@@ -61,7 +61,7 @@ fn a_head_must_be_complete_in_time() {
     stalled.write("GET /kv/a HT");
     let mut second = server.connect();
     second.send("PUT", "/kv/a", "1").expect(200, "");
-    second.write("GET /kv/a HTTP/1.1\r\nHost: x");
+    second.write("GET /kv/a HTTP/1.1\r\nHost: localhost");
     // A request in front, in the same segment.
     let mut behind = server.connect();
     behind.write("GET /kv/a HTTP/1.1\r\n\r\nGET");

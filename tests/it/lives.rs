@@ -15,7 +15,7 @@ use crate::trace::{self, Call};
 /// All that a server holds; `None` if it has ended.
 fn try_state(server: &Server) -> Option<State> {
     let mut client = Client::try_connect(server.address).ok()?;
-    let list = "GET /api/v1/kv?with_ttl=true&limit=1000 HTTP/1.1\r\nHost: test\r\n\r\n";
+    let list = "GET /api/v1/kv?with_ttl=true&limit=1000 HTTP/1.1\r\nHost: localhost\r\n\r\n";
     client.try_write(list).ok()?;
     let answer = client.try_read("GET").ok()?;
     assert_eq!(answer.status, 200, "{answer:?}");

@@ -30,7 +30,7 @@ fn put_edge_and_error_cases() {
     server.get("/kv/empty").expect(404, "key not found\n");
     // Without a Content-Length there is no body either.
     let mut client = server.connect();
-    client.write("PUT /kv/empty HTTP/1.1\r\nHost: test\r\n\r\n");
+    client.write("PUT /kv/empty HTTP/1.1\r\nHost: localhost\r\n\r\n");
     client.read("PUT").expect(400, "value cannot be empty\n");
 
     server

@@ -34,6 +34,7 @@ mod hostile_lengths;
 mod hostile_options;
 mod hostile_overload;
 mod hostile_slow;
+mod hosts;
 mod http;
 mod json;
 mod json_bodies;

@@ -82,7 +82,7 @@ fn every_answer_tells_what_is_left_and_when_it_is_all_back() {
         assert!(reset > earliest && reset <= latest, "{reset}");
     }
     let mut large = server.connect();
-    large.write("PUT /kv/a HTTP/1.1\r\nHost: test\r\nContent-Length: 99999999\r\n\r\n");
+    large.write("PUT /kv/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999\r\n\r\n");
     let answer = large.read("PUT");
     answer.expect(413, "value too large\n");
     told(&answer);
@@ -139,7 +139,7 @@ fn as_many_are_let_through_as_the_limit_says_however_they_come() {
         for _ in 0..16 {
             scope.spawn(|| {
                 let mut client = server.connect();
-                client.write("GET /kv/a HTTP/1.1\r\nHost: test\r\n\r\n".repeat(100));
+                client.write("GET /kv/a HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(100));
                 for _ in 0..100 {
                     let answer = client.read("GET");
                     if answer.status == 404 {
@@ -175,7 +175,7 @@ fn a_refused_request_changes_nothing_and_keeps_its_connection() {
     assert_eq!(keys, 5 - refused as u64);
     // A body that is still to come is not waited for.
     let mut client = server.connect();
-    client.write("PUT /kv/a HTTP/1.1\r\nHost: test\r\nContent-Length: 1000000\r\n\r\n");
+    client.write("PUT /kv/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n");
     client.read("PUT").expect(429, "rate limit exceeded\n");
     client.expect_end();
 }

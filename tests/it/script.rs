@@ -49,7 +49,7 @@ impl Step {
         };
         let length = body.len();
         client.try_write(format!(
-            "{method} {path} HTTP/1.1\r\nHost: test\r\nContent-Length: {length}\r\n\r\n{body}"
+            "{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n{body}"
         ))?;
         client.try_read(method)
     }

@@ -36,10 +36,10 @@ fn a_write_that_the_disk_does_not_end_is_answered_and_counts_if_it_ends() {
     disk.freeze();
     // One that has reached the disk, and one behind it.
     let mut first = server.connect();
-    first.write("PUT /kv/first HTTP/1.1\r\nHost: test\r\nContent-Length: 1\r\n\r\n1");
+    first.write("PUT /kv/first HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\n1");
     let mut second = server.connect();
     second.write(
-        "PUT /api/v1/kv/second HTTP/1.1\r\nHost: test\r\nContent-Length: 11\r\n\r\n{\"value\":1}",
+        "PUT /api/v1/kv/second HTTP/1.1\r\nHost: localhost\r\nContent-Length: 11\r\n\r\n{\"value\":1}",
     );
     first.read("PUT").expect(
         504,

@@ -57,7 +57,7 @@ fn the_limit_counts_bytes_of_the_value_also_when_it_comes_in_chunks() {
     let server = Server::start(&["--max-value-bytes", "2000"]);
     for (size, status) in [(1, 200), (2000, 200), (2001, 413), (500_000, 413)] {
         let mut client = server.connect();
-        client.write("PUT /kv/a HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n");
+        client.write("PUT /kv/a HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n");
         for chunk in "v".repeat(size).as_bytes().chunks(700) {
             // The server may have refused already, and the rest is of no interest to it.
             let _ = client.try_write(format!("{:x}\r\n", chunk.len()));

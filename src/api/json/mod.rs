@@ -330,6 +330,9 @@ pub(super) fn deny(denied: Denied) -> Response {
         Denied::Forged => {
             Error::new(Code::Forbidden, "Pages of this origin may not write").into_response()
         }
+        Denied::UnknownHost => {
+            Error::new(Code::Forbidden, "Unknown host, see --allow-host").into_response()
+        }
         Denied::TooMany(too_many) => {
             let seconds = too_many.retry_after();
             let message = format!("Too many requests; the next one may come in {seconds} s");
