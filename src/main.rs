@@ -33,7 +33,7 @@ const DRAIN_TIME: Duration = Duration::from_secs(15);
 
 fn main() -> ExitCode {
     let result = match options::parse(env::args_os().skip(1)) {
-        Ok(Invocation::Serve(config)) => serve(config),
+        Ok(Invocation::Serve(config)) => serve(*config),
         Ok(Invocation::Tokens(file, command)) => manage_tokens(&file, command),
         Ok(Invocation::Print(text)) => io::stdout()
             .write_all(text.as_bytes())
@@ -77,6 +77,9 @@ fn serve(config: Config) -> Result<(), String> {
     threadkv::logging::init(config.log_level).map_err(|error| format!("cannot log: {error}"))?;
     server::log_panics();
     memory::save_address_space();
+    for warning in &config.warnings {
+        log::warn!("{warning}");
+    }
     let monitor = Arc::new(Monitor::default());
     let (door, connections) = door(&config, &monitor)?;
     let socket = server::bind(config.address).map_err(|error| {

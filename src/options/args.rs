@@ -6,13 +6,19 @@ use argh::FromArgs;
 
 /// A small, fast key-value server over HTTP, made of plain threads and channels.
 #[derive(FromArgs)]
+#[argh(help_triggers("-h", "--help", "help"))]
 pub(super) struct Args {
     /// address to listen on (default 127.0.0.1)
     #[argh(option, default = "String::from(\"127.0.0.1\")", arg_name = "address")]
     pub(super) host: String,
 
     /// port to listen on; 0 takes a free one (default 4000)
-    #[argh(option, default = "String::from(\"4000\")", arg_name = "number")]
+    #[argh(
+        option,
+        short = 'p',
+        default = "String::from(\"4000\")",
+        arg_name = "number"
+    )]
     pub(super) port: String,
 
     /// directory that keeps the data; without it, data lives in memory only
@@ -20,12 +26,12 @@ pub(super) struct Args {
     pub(super) working_dir: Option<PathBuf>,
 
     /// sync, os or none: what an answered write survives (default sync, a power cut)
-    #[argh(option, default = "String::from(\"sync\")", arg_name = "mode")]
-    pub(super) durability: String,
+    #[argh(option, arg_name = "mode")]
+    pub(super) durability: Option<String>,
 
     /// bytes of log after which a snapshot of the data replaces it, at least (default 16777216)
-    #[argh(option, default = "String::from(\"16777216\")", arg_name = "bytes")]
-    pub(super) snapshot_after: String,
+    #[argh(option, arg_name = "bytes")]
+    pub(super) snapshot_after: Option<String>,
 
     /// threads that answer requests (default: one a core, at least two)
     #[argh(option, arg_name = "number")]
@@ -87,8 +93,12 @@ pub(super) struct Args {
     #[argh(option, arg_name = "name")]
     pub(super) allow_host: Vec<String>,
 
+    /// members of a cluster, as LittleClusters passes them: data is kept in node-PORT under --working-dir, but this is one node
+    #[argh(option, arg_name = "list")]
+    pub(super) peers: Option<String>,
+
     /// print the version and exit
-    #[argh(switch)]
+    #[argh(switch, short = 'V')]
     pub(super) version: bool,
 
     #[argh(subcommand)]
@@ -103,6 +113,7 @@ pub(super) enum Subcommand {
 
 /// Makes, lists and revokes the tokens that let clients in.
 #[derive(FromArgs)]
+#[argh(help_triggers("-h", "--help", "help"))]
 #[argh(subcommand, name = "token")]
 pub(super) struct TokenArgs {
     #[argh(subcommand)]
@@ -119,6 +130,7 @@ pub(super) enum TokenSubcommand {
 
 /// Makes a token and prints it, once: it is kept nowhere.
 #[derive(FromArgs)]
+#[argh(help_triggers("-h", "--help", "help"))]
 #[argh(subcommand, name = "create")]
 pub(super) struct CreateArgs {
     /// file of the tokens; made if there is none
@@ -140,6 +152,7 @@ pub(super) struct CreateArgs {
 
 /// Lists names, dates and rights of the tokens, never the tokens themselves.
 #[derive(FromArgs)]
+#[argh(help_triggers("-h", "--help", "help"))]
 #[argh(subcommand, name = "list")]
 pub(super) struct ListArgs {
     /// file of the tokens
@@ -149,6 +162,7 @@ pub(super) struct ListArgs {
 
 /// Removes a token: whoever has it is not let in any more.
 #[derive(FromArgs)]
+#[argh(help_triggers("-h", "--help", "help"))]
 #[argh(subcommand, name = "revoke")]
 pub(super) struct RevokeArgs {
     /// file of the tokens

@@ -36,6 +36,9 @@ const MAX_MAX_MEMORY: u64 = 1 << 50;
 const MIN_SNAPSHOT_AFTER: u64 = 4 << 10;
 const MAX_SNAPSHOT_AFTER: u64 = 1 << 40;
 
+/// The length of the log from which on a snapshot replaces it, in bytes, unless another one is asked for: 16 MiB.
+const SNAPSHOT_AFTER: u64 = 16 << 20;
+
 /// The longest time that can be asked for: a day, in seconds.
 const MAX_SECONDS: u64 = 86_400;
 
@@ -46,7 +49,7 @@ const MAX_MIN_RATE: u64 = 1 << 30;
 #[derive(Debug)]
 pub enum Invocation {
     /// Serve.
-    Serve(Config),
+    Serve(Box<Config>),
     /// Do something with the tokens in a file.
     Tokens(PathBuf, TokenCommand),
     /// Print this text and exit with status 0: the help or the version.
@@ -97,6 +100,8 @@ pub struct Config {
     pub allowed_hosts: Vec<Host>,
     /// The least severe log lines that are written.
     pub log_level: LevelFilter,
+    /// Options that have no effect, or another one than the user may expect: a line of the log each.
+    pub warnings: Vec<String>,
 }
 
 /// Reads the arguments that follow the program's name. An error is one line that names the culprit and the remedy.
@@ -112,6 +117,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation
         .collect::<Result<Vec<String>, String>>()?;
     let arguments = split_equals(arguments);
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    refuse_empty(&arguments)?;
     let args = match Args::from_args(&["threadkv"], &arguments) {
         Ok(args) => args,
         Err(exit) if exit.status.is_ok() => return Ok(Invocation::Print(exit.output)),
@@ -135,17 +141,24 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation
             "--host {host} lets other machines in: give --auth a file of tokens, or say --no-auth if everybody may read and write"
         ));
     }
+    let port = number("--port", &args.port, 0..=u16::MAX)?;
+    let warnings = warnings(&args);
+    let working_dir = match &args.peers {
+        Some(peers) => working_dir_of_peer(peers, port, args.working_dir)?,
+        None => args.working_dir,
+    };
     let cores = std::thread::available_parallelism().map_or(2, usize::from);
-    Ok(Invocation::Serve(Config {
-        address: SocketAddr::new(host, number("--port", &args.port, 0..=u16::MAX)?),
-        working_dir: args.working_dir,
+    Ok(Invocation::Serve(Box::new(Config {
+        address: SocketAddr::new(host, port),
+        working_dir,
         auth: args.auth,
-        durability: durability(&args.durability)?,
-        snapshot_after: number(
-            "--snapshot-after",
-            &args.snapshot_after,
-            MIN_SNAPSHOT_AFTER..=MAX_SNAPSHOT_AFTER,
-        )?,
+        durability: args
+            .durability
+            .map_or(Ok(Durability::Sync), |mode| durability(&mode))?,
+        snapshot_after: args.snapshot_after.map_or(Ok(SNAPSHOT_AFTER), |bytes| {
+            let range = MIN_SNAPSHOT_AFTER..=MAX_SNAPSHOT_AFTER;
+            number("--snapshot-after", &bytes, range)
+        })?,
         workers: args.workers.map_or(Ok(cores.max(2)), |n| {
             number("--workers", &n, 1..=MAX_WORKERS)
         })?,
@@ -186,7 +199,8 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation
                 args.log_level
             )
         })?,
-    }))
+        warnings,
+    })))
 }
 
 fn token_command(command: TokenSubcommand) -> Result<Invocation, String> {
@@ -229,6 +243,69 @@ fn split_equals(arguments: impl IntoIterator<Item = String>) -> Vec<String> {
     split
 }
 
+/// An empty value is a mistake: most often a variable of the shell that is not set.
+fn refuse_empty(arguments: &[&str]) -> Result<(), String> {
+    let Some(at) = arguments.iter().position(|argument| argument.is_empty()) else {
+        return Ok(());
+    };
+    let before = at.checked_sub(1).map(|at| arguments[at]);
+    Err(match before.filter(|before| before.starts_with('-')) {
+        Some(option) => {
+            format!("{option} \"\": its value is empty; give one, or leave {option} out")
+        }
+        None => "\"\": an empty argument; leave it out".into(),
+    })
+}
+
+/// What the user should know about options that are allowed, but do nothing or not all that they promise.
+fn warnings(args: &Args) -> Vec<String> {
+    let mut warnings = Vec::new();
+    for (option, given) in [
+        ("--durability", args.durability.is_some()),
+        ("--snapshot-after", args.snapshot_after.is_some()),
+    ] {
+        if given && args.working_dir.is_none() {
+            warnings.push(format!(
+                "{option} has no effect without --working-dir: data lives in memory only"
+            ));
+        }
+    }
+    if args.auth.is_some() && !args.allow_host.is_empty() {
+        warnings
+            .push("--allow-host has no effect beside --auth: tokens let in, by any host".into());
+    }
+    if let Some(peers) = &args.peers {
+        warnings.push(format!(
+            "--peers {peers}: this is one node, it does not form a cluster and copies nothing to the others"
+        ));
+    }
+    warnings
+}
+
+/// Where a member of a cluster keeps its data. LittleClusters gives all members the same `--working-dir` and the same list, such as
+/// `:8001,:8002,:8003`; each member knows itself by its port.
+fn working_dir_of_peer(
+    peers: &str,
+    port: u16,
+    working_dir: Option<PathBuf>,
+) -> Result<Option<PathBuf>, String> {
+    let is_peer = |peer: &str| {
+        let port = peer.rsplit_once(':').map(|(_, port)| port.parse::<u16>());
+        matches!(port, Some(Ok(1..)))
+    };
+    if !peers.split(',').map(str::trim).all(is_peer) {
+        return Err(format!(
+            "--peers {peers:?}: expected members such as :8001,:8002,:8003"
+        ));
+    }
+    if port == 0 {
+        return Err(
+            "--port 0 beside --peers: a member of a cluster needs a port of its own".into(),
+        );
+    }
+    Ok(working_dir.map(|directory| directory.join(format!("node-{port}"))))
+}
+
 /// argh spreads some messages over several lines, and does not say where to look.
 fn one_line(message: &str, arguments: &[&str]) -> String {
     let words: Vec<&str> = message.split_whitespace().collect();
@@ -237,7 +314,9 @@ fn one_line(message: &str, arguments: &[&str]) -> String {
         ["token", ..] => " token".into(),
         _ => String::new(),
     };
-    format!("{}; threadkv{command} --help says more", words.join(" "))
+    let message = words.join(" ");
+    let message = message.trim_end_matches('.');
+    format!("{message}; threadkv{command} --help says more")
 }
 
 fn durability(text: &str) -> Result<Durability, String> {

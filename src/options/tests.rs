@@ -2,7 +2,7 @@ use super::*;
 
 fn config(arguments: &[&str]) -> Result<Config, String> {
     match parse(arguments.iter().map(OsString::from))? {
-        Invocation::Serve(config) => Ok(config),
+        Invocation::Serve(config) => Ok(*config),
         other => panic!("{other:?}"),
     }
 }
@@ -85,7 +85,8 @@ fn a_mistake_is_answered_by_one_line_that_names_it() {
         (&["--port", "65536"][..], "--port \"65536\""),
         (&["--port=-1"], "--port \"-1\""),
         (&["--port="], "--port \"\""),
-        (&["--port"], "--port"),
+        (&["--port"], "'--port'; threadkv --help"),
+        (&["-p", "65536"], "--port \"65536\""),
         (&["--host", "example"], "--host \"example\""),
         (&["--workers", "0"], "--workers \"0\""),
         (&["--workers", "20000"], "--workers \"20000\""),
@@ -125,6 +126,24 @@ fn a_mistake_is_answered_by_one_line_that_names_it() {
         (&["--bogus=1"], "--bogus"),
         (&["stray"], "stray"),
         (&["--port", "1", "--port", "2"], "port"),
+        (&["--port", "1", "-p", "2"], "-p"),
+        (&["-x"], "-x"),
+        (
+            &["--working-dir="],
+            "--working-dir \"\": its value is empty",
+        ),
+        (&["--auth", ""], "--auth \"\": its value is empty"),
+        (&["--allow-host="], "--allow-host \"\": its value is empty"),
+        (&["-p", ""], "-p \"\": its value is empty"),
+        (
+            &["token", "list", "--file="],
+            "--file \"\": its value is empty",
+        ),
+        (&[""], "an empty argument"),
+        (&["--peers", "8001"], "--peers \"8001\": expected members"),
+        (&["--peers=:8001,"], "--peers \":8001,\": expected members"),
+        (&["--peers=:0"], "--peers \":0\": expected members"),
+        (&["--peers=:8001", "--port=0"], "--port 0 beside --peers"),
     ] {
         let error = config(arguments).unwrap_err();
         assert!(error.contains(named), "{arguments:?}: {error}");
@@ -162,9 +181,48 @@ fn help_and_version_are_printed() {
         Ok(Invocation::Print(text)) => text,
         other => panic!("{other:?}"),
     };
-    assert!(printed("--help").contains("--max-value-bytes"));
-    assert_eq!(
-        printed("--version"),
-        format!("threadkv {}\n", env!("CARGO_PKG_VERSION"))
-    );
+    for help in ["--help", "-h", "help"] {
+        assert!(printed(help).contains("--max-value-bytes"));
+    }
+    for version in ["--version", "-V"] {
+        assert_eq!(
+            printed(version),
+            format!("threadkv {}\n", env!("CARGO_PKG_VERSION"))
+        );
+    }
+}
+
+#[test]
+fn a_member_of_a_cluster_keeps_its_data_apart() {
+    let peers = "--peers=:8001,:8002,127.0.0.1:8003";
+    let member = config(&["-p", "8002", peers, "--working-dir=d"]).unwrap();
+    assert_eq!(member.address.port(), 8002);
+    assert_eq!(member.working_dir, Some(PathBuf::from("d/node-8002")));
+    assert!(member.warnings[0].contains("one node"));
+    let member = config(&[peers]).unwrap();
+    assert_eq!(member.working_dir, None);
+}
+
+#[test]
+fn options_without_effect_are_warned_of() {
+    let warnings = |arguments: &[&str]| config(arguments).unwrap().warnings;
+    for (arguments, named) in [
+        (
+            ["--durability=sync", "--port=1"],
+            "--durability has no effect",
+        ),
+        (
+            ["--snapshot-after=4096", "--port=1"],
+            "--snapshot-after has no effect",
+        ),
+        (["--allow-host=a", "--auth=f"], "--allow-host has no effect"),
+    ] {
+        let warnings = warnings(&arguments);
+        assert!(
+            warnings.len() == 1 && warnings[0].starts_with(named),
+            "{warnings:?}"
+        );
+    }
+    assert!(warnings(&["--durability=none", "--working-dir=d"]).is_empty());
+    assert!(warnings(&["--allow-host=a"]).is_empty());
 }

@@ -3,7 +3,8 @@
 use std::net::TcpListener;
 use std::process::{Command, Output};
 
-use crate::process::Server;
+use crate::directory::Directory;
+use crate::process::{Server, wait_for};
 
 fn run(options: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_threadkv"))
@@ -34,7 +35,12 @@ fn mistakes_are_answered_by_one_line_and_status_1() {
             "--port \"65536\": expected a number from 0 to 65535",
         ),
         (&["--port=http"], "--port \"http\""),
-        (&["--port"], "--port"),
+        (&["--port"], "'--port'; threadkv --help says more"),
+        (
+            &["--working-dir="],
+            "--working-dir \"\": its value is empty",
+        ),
+        (&["--auth", ""], "--auth \"\": its value is empty"),
         (&["--bogus"], "--bogus"),
         (&["serve"], "serve"),
         (
@@ -69,24 +75,78 @@ fn a_port_that_is_taken_is_named() {
 
 #[test]
 fn help_and_version_go_to_stdout() {
-    let help = run(&["--help"]);
-    assert!(help.status.success());
-    let text = String::from_utf8(help.stdout).unwrap();
-    for option in [
-        "--host",
-        "--port",
-        "--working-dir",
-        "--workers",
-        "--max-connections",
-    ] {
-        assert!(text.contains(option), "{text}");
+    for asked in ["--help", "-h"] {
+        let help = run(&[asked]);
+        assert!(help.status.success());
+        let text = String::from_utf8(help.stdout).unwrap();
+        for option in [
+            "--host",
+            "--port",
+            "--working-dir",
+            "--workers",
+            "--max-connections",
+        ] {
+            assert!(text.contains(option), "{text}");
+        }
     }
-    let version = run(&["--version"]);
-    assert!(version.status.success());
-    assert_eq!(
-        String::from_utf8(version.stdout).unwrap(),
-        format!("threadkv {}\n", env!("CARGO_PKG_VERSION"))
-    );
+    for arguments in [&["token", "-h"][..], &["token", "create", "-h"]] {
+        let help = run(arguments);
+        assert!(help.status.success() && help.stdout.starts_with(b"Usage: threadkv token"));
+    }
+    for asked in ["--version", "-V"] {
+        let version = run(&[asked]);
+        assert!(version.status.success());
+        assert_eq!(
+            String::from_utf8(version.stdout).unwrap(),
+            format!("threadkv {}\n", env!("CARGO_PKG_VERSION"))
+        );
+    }
+}
+
+#[test]
+fn what_has_no_effect_is_said_at_the_start() {
+    let server = Server::start(&["--durability=os"]);
+    assert!(server.has_seen("--durability has no effect without --working-dir"));
+}
+
+/// LittleClusters starts all members in the same directory.
+#[test]
+fn members_of_a_cluster_serve_each_from_a_directory_of_its_own() {
+    let directory = Directory::new();
+    let peers = "--peers=:8001,:8002";
+    // Another test's connection may take a free port first; then another one has to do.
+    let start = |port: Option<u16>| {
+        wait_for("a port of its own", || {
+            let free = TcpListener::bind("127.0.0.1:0").unwrap();
+            let port = port.unwrap_or(free.local_addr().unwrap().port());
+            drop(free);
+            let mut command = Command::new(env!("CARGO_BIN_EXE_threadkv"));
+            command.args([&format!("--port={port}"), peers]);
+            command.args(["--working-dir", directory.path_str()]);
+            match Server::try_spawn(command) {
+                Err((_, said)) => {
+                    assert!(
+                        said.iter().any(|line| line.contains("cannot listen")),
+                        "{said:?}"
+                    );
+                    None
+                }
+                server => server.ok(),
+            }
+        })
+    };
+    let mut members = [start(None), start(None)];
+    for member in &members {
+        let port = member.address.port();
+        assert!(member.has_seen("this is one node"));
+        member.put("/kv/port", port.to_string()).expect(200, "");
+        assert!(directory.path().join(format!("node-{port}")).is_dir());
+    }
+    members[0].signal("-TERM");
+    assert_eq!(members[0].wait().0.code(), Some(0));
+    let port = members[0].address.port();
+    let again = start(Some(port));
+    again.get("/kv/port").expect(200, &port.to_string());
 }
 
 #[test]
