@@ -22,6 +22,7 @@ use signal_hook::low_level::signal_name;
 use threadkv::api::{About, Admitted, Api, Auth, Limits};
 use threadkv::budget::Budget;
 use threadkv::machine;
+use threadkv::logging;
 use threadkv::memory;
 use threadkv::options::{self, Config, Invocation, TokenCommand};
 use threadkv::server::{self, Door, Monitor, Parts, Pool, Server};
@@ -30,6 +31,12 @@ use threadkv::tokens::{self, Token, Tokens};
 
 /// How long requests under way may take to finish once the server has been told to stop (contract, "Command line").
 const DRAIN_TIME: Duration = Duration::from_secs(15);
+
+/// How long the end may wait for stderr to take the last lines of the log.
+const LAST_LINES: Duration = Duration::from_secs(1);
+
+/// The same for an end that is to come at once.
+const AT_ONCE: Duration = Duration::from_millis(100);
 
 fn main() -> ExitCode {
     let result = match options::parse(env::args_os().skip(1)) {
@@ -41,9 +48,12 @@ fn main() -> ExitCode {
         Err(message) => Err(message),
     };
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => {
+            logging::flush(LAST_LINES);
+            ExitCode::SUCCESS
+        }
         Err(message) => {
-            let _ = writeln!(io::stderr(), "threadkv: {message}"); // nowhere left to report a failure of this
+            logging::last_words(&format!("threadkv: {message}"), LAST_LINES);
             ExitCode::FAILURE
         }
     }
@@ -74,7 +84,7 @@ fn manage_tokens(file: &Path, command: TokenCommand) -> Result<(), String> {
 
 /// Serves until a signal says to stop. An error is one line: the culprit and the remedy.
 fn serve(config: Config) -> Result<(), String> {
-    threadkv::logging::init(config.log_level).map_err(|error| format!("cannot log: {error}"))?;
+    logging::init(config.log_level).map_err(|error| format!("cannot log: {error}"))?;
     server::log_panics();
     memory::save_address_space();
     for warning in &config.warnings {
@@ -199,9 +209,11 @@ fn watch_signals(serving: Arc<AtomicBool>) -> Result<Receiver<i32>, String> {
     let watch = move || {
         for (earlier, signal) in signals.forever().enumerate() {
             if !serving.load(Ordering::Acquire) {
+                logging::flush(LAST_LINES);
                 process::exit(0);
             }
             if earlier > 0 {
+                logging::flush(AT_ONCE);
                 process::exit(128 + signal); // as a shell reports a program that a signal has ended
             }
             let _ = first.send(signal); // has room for one

@@ -46,6 +46,7 @@ mod json_server;
 mod json_values;
 mod large_answers;
 mod late_touches;
+mod logging;
 mod lsfr;
 mod memory_limit;
 mod model;

@@ -5,7 +5,7 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::mem;
 use std::net::SocketAddr;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -99,6 +99,30 @@ impl Server {
             .unwrap();
         server.address = address.parse().unwrap();
         Ok(server)
+    }
+
+    /// Starts a command that becomes a server whose log nobody reads, since `stderr` is something else, and waits until it listens.
+    pub fn spawn_unheard(mut command: Command, stderr: Stdio) -> Server {
+        let child = command.stdin(Stdio::null()).stderr(stderr).spawn().unwrap();
+        let (_, log) = unbounded();
+        let address = SocketAddr::from(([127, 0, 0, 1], 0));
+        let mut server = Server {
+            child,
+            address,
+            log,
+            seen: Vec::new(),
+        };
+        let port = wait_for("it to listen", || {
+            assert!(!server.has_ended());
+            listening_port(server.pid())
+        });
+        server.address.set_port(port);
+        server
+    }
+
+    /// What the process says on stderr, where that was asked for with [`Server::spawn_unheard`].
+    pub fn take_stderr(&mut self) -> ChildStderr {
+        self.child.stderr.take().unwrap()
     }
 
     pub fn pid(&self) -> u32 {
@@ -218,6 +242,22 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// The port on which a process listens for IPv4, once it does.
+fn listening_port(pid: u32) -> Option<u16> {
+    let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).ok()?;
+    let links = descriptors.filter_map(|it| fs::read_link(it.ok()?.path()).ok());
+    let links: Vec<String> = links.map(|it| it.to_string_lossy().into_owned()).collect();
+    let table = fs::read_to_string("/proc/net/tcp").ok()?;
+    table.lines().skip(1).find_map(|line| {
+        let fields: Vec<&str> = line.split_ascii_whitespace().collect();
+        // The address, the state (0A: listening), and the number of the socket.
+        let (address, state, number) = (fields[1], fields[3], fields[9]);
+        let ours = state == "0A" && links.contains(&format!("socket:[{number}]"));
+        let port = address.split_once(':')?.1;
+        ours.then(|| u16::from_str_radix(port, 16).ok())?
+    })
 }
 
 /// Asks again and again until there is an answer. For what gives no sign of its own when it happens.
