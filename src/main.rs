@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use std::{env, process, thread};
 
 use crossbeam_channel::{Receiver, bounded};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGALRM, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level::signal_name;
 
@@ -90,6 +90,10 @@ fn serve(config: Config) -> Result<(), String> {
     for warning in &config.warnings {
         log::warn!("{warning}");
     }
+    let auth = config.auth.as_deref().map(Auth::open).transpose();
+    let auth = auth.map_err(|error| error.to_string())?;
+    let serving = Arc::new(AtomicBool::new(false));
+    let stop = watch_signals(Arc::clone(&serving), auth.clone())?;
     let monitor = Arc::new(Monitor::default());
     let (door, connections) = door(&config, &monitor)?;
     let socket = server::bind(config.address).map_err(|error| {
@@ -102,10 +106,6 @@ fn serve(config: Config) -> Result<(), String> {
         .local_addr()
         .map_err(|error| format!("cannot listen: {error}"))?;
 
-    let auth = config.auth.as_deref().map(Auth::open).transpose();
-    let auth = auth.map_err(|error| error.to_string())?;
-    let serving = Arc::new(AtomicBool::new(false));
-    let stop = watch_signals(Arc::clone(&serving))?;
     let (pool, tasks) = Pool::new();
     let (budget, of_memory) = budget(&config);
     let store = Arc::new(open_store(&config, Arc::new(budget), pool.clone())?);
@@ -200,23 +200,42 @@ fn door(_: &Config, _: &Arc<Monitor>) -> Result<(Arc<dyn Door>, String), String>
     Ok((Arc::new(server::Plain), connections.into()))
 }
 
-/// Has the first signal that asks to stop sent to the receiver. The second one ends the process at once, and while
-/// nothing is being served yet, a large store being loaded say, already the first.
-fn watch_signals(serving: Arc<AtomicBool>) -> Result<Receiver<i32>, String> {
+/// Signals that ask the server to drain.
+const STOP: [i32; 3] = [SIGTERM, SIGINT, SIGQUIT];
+
+/// Signals that do nothing. Without a handler each of them would end the process.
+const IGNORED: [i32; 3] = [SIGUSR1, SIGUSR2, SIGALRM];
+
+/// Starts the thread that receives signals. The first one of [`STOP`] goes to the receiver that is returned. The second one ends the
+/// process at once. While nothing is being served yet, because a large store is being loaded say, the first one does. SIGHUP has the
+/// tokens read again.
+fn watch_signals(
+    serving: Arc<AtomicBool>,
+    auth: Option<Arc<Auth>>,
+) -> Result<Receiver<i32>, String> {
     let error = |error: io::Error| format!("cannot wait for signals: {error}");
-    let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(error)?;
+    let mut signals = Signals::new(STOP.iter().chain(&IGNORED).chain(&[SIGHUP])).map_err(error)?;
     let (first, stop) = bounded(1);
     let watch = move || {
-        for (earlier, signal) in signals.forever().enumerate() {
-            if !serving.load(Ordering::Acquire) {
-                logging::flush(LAST_LINES);
-                process::exit(0);
+        let mut draining = false;
+        for signal in &mut signals {
+            match (signal, &auth) {
+                (SIGHUP, Some(auth)) => auth.reload(),
+                (SIGHUP, None) => log::info!("SIGHUP: there is no --auth file to read again"),
+                _ if !STOP.contains(&signal) => {}
+                _ if !serving.load(Ordering::Acquire) => {
+                    logging::flush(LAST_LINES);
+                    process::exit(0);
+                }
+                _ if draining => {
+                    logging::flush(AT_ONCE);
+                    process::exit(128 + signal); // as a shell reports a program that a signal has ended
+                }
+                _ => {
+                    draining = true;
+                    let _ = first.send(signal); // has room for one
+                }
             }
-            if earlier > 0 {
-                logging::flush(AT_ONCE);
-                process::exit(128 + signal); // as a shell reports a program that a signal has ended
-            }
-            let _ = first.send(signal); // has room for one
         }
     };
     thread::Builder::new()

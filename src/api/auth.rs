@@ -1,27 +1,27 @@
 //! Who may do what: which tokens let in, and what each of them may do (contract, "Access").
 
-use std::fs;
-use std::io;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread;
-use std::time::Duration;
+use std::time::Instant;
+
+use crossbeam_channel::{Receiver, Sender, bounded};
 
 use crate::rate::Rate;
 use crate::server::Head;
 use crate::tokens::{TokenError, Tokens};
 
 use super::limiter::{Client, TooMany};
-
-/// How often to look whether the file of the tokens has changed.
-const LOOK: Duration = Duration::from_millis(500);
+use super::watch::{LOOK, Look, REMIND, Watch};
 
 /// The tokens that let clients in, as the file has them.
 pub struct Auth {
-    path: PathBuf,
     /// Held to clone or to replace the pointer.
     tokens: RwLock<Arc<Tokens>>,
+    /// When these were last known to be the tokens in the file. Held to read or write the time.
+    current: Mutex<Instant>,
+    /// Has the file read at once.
+    wake: Sender<()>,
 }
 
 /// What a request needs.
@@ -62,21 +62,37 @@ pub(super) enum Denied {
 }
 
 impl Auth {
-    /// Reads the tokens, and goes on reading them whenever the file changes. One that cannot be read then is logged, and
-    /// the tokens stay as they were.
+    /// Reads the tokens, and goes on reading them whenever the file changes. Of one that cannot be read then, the tokens stay as they
+    /// were, and the log says so.
     pub fn open(path: &Path) -> Result<Arc<Auth>, TokenError> {
-        let seen = stamp(path);
-        let tokens = RwLock::new(Arc::new(Tokens::read(path)?));
+        let (watch, tokens) = Watch::start(path)?;
+        let (wake, woken) = bounded(1);
         let auth = Arc::new(Auth {
-            path: path.into(),
-            tokens,
+            tokens: RwLock::new(Arc::new(tokens)),
+            current: Mutex::new(Instant::now()),
+            wake,
         });
         let watched = Arc::clone(&auth);
         thread::Builder::new()
             .name("tokens".into())
-            .spawn(move || watched.watch(seen))
+            .spawn(move || watched.watch(watch, &woken))
             .map_err(|error| TokenError::Io("start a thread to watch", path.into(), error))?;
         Ok(auth)
+    }
+
+    /// Has the file read again at once, also where it has not changed. Does not wait for it.
+    pub fn reload(&self) {
+        let _ = self.wake.try_send(()); // or somebody has asked for it already
+    }
+
+    /// What is wrong with the file, if it has not been readable for a minute.
+    pub(super) fn problem(&self) -> Option<String> {
+        let current = *self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        let stale = current.elapsed();
+        (stale >= REMIND).then(|| {
+            let seconds = stale.as_secs();
+            format!("the file of tokens has not been readable for {seconds} s; changes to it do not count")
+        })
     }
 
     /// Who sends a request, if it has a token that is known.
@@ -91,32 +107,28 @@ impl Auth {
         })
     }
 
-    fn watch(&self, mut seen: Stamp) {
+    fn watch(&self, mut watch: Watch, woken: &Receiver<()>) {
         loop {
-            thread::sleep(LOOK);
-            let now = stamp(&self.path);
-            if now == seen {
-                continue;
-            }
-            seen = now;
-            match Tokens::read(&self.path) {
-                Ok(tokens) => {
+            let asked = woken.recv_timeout(LOOK).is_ok();
+            let now = Instant::now();
+            match watch.look(now, asked) {
+                Look::Unchanged => {}
+                Look::Read(tokens) => {
                     let count = tokens.iter().count();
                     *self.tokens.write().unwrap_or_else(PoisonError::into_inner) = tokens.into();
-                    log::info!("{} has changed: {count} tokens let in", self.path.display());
+                    let path = watch.path().display();
+                    log::info!("{path} has been read again: {count} tokens let in");
                 }
-                Err(error) => log::error!("{error}; the tokens stay as they were"),
+                Look::Failed(why) => {
+                    if let Some(why) = why {
+                        log::warn!("{why}");
+                    }
+                    continue;
+                }
             }
+            *self.current.lock().unwrap_or_else(PoisonError::into_inner) = now;
         }
     }
-}
-
-/// What tells one state of a file from another; an error is a state too.
-type Stamp = Result<(u64, u64, i64, i64), io::ErrorKind>;
-
-fn stamp(path: &Path) -> Stamp {
-    let it = fs::metadata(path).map_err(|error| error.kind())?;
-    Ok((it.ino(), it.size(), it.mtime(), it.mtime_nsec()))
 }
 
 /// The token in a request: in one of the two headers, and in one of them only, so that no proxy takes another one for it.

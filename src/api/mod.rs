@@ -10,6 +10,7 @@ mod json;
 mod limiter;
 mod plain;
 mod route;
+mod watch;
 
 use std::borrow::Cow;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! SIGTERM and SIGINT: requests in flight finish, newcomers are refused, the status is 0. A second signal ends it.
+//! SIGTERM, SIGINT and SIGQUIT: requests in flight finish, newcomers are refused, the status is 0. A second signal ends it.
 
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
@@ -7,7 +7,7 @@ use crate::process::{Server, wait_for};
 
 #[test]
 fn it_stops_at_once_when_nothing_is_in_flight() {
-    for signal in ["-TERM", "-INT"] {
+    for signal in ["-TERM", "-INT", "-QUIT"] {
         let mut server = Server::start(&[]);
         let mut idle = server.connect();
         idle.send("PUT", "/kv/a", "1").expect(200, "");

@@ -13,7 +13,7 @@ struct Health {
     status: &'static str,
     timestamp: String,
     cluster: Cluster,
-    /// What is wrong, in words.
+    /// What is wrong, in words. With `healthy`, it needs a person, but requests are answered.
     #[serde(skip_serializing_if = "Option::is_none")]
     problem: Option<String>,
 }
@@ -69,7 +69,8 @@ struct Requests {
     failures: u64,
 }
 
-/// `GET /api/v1/health`: 200, or 503 while something is wrong with the store, or the server is about to stop.
+/// `GET /api/v1/health`: 200, or 503 while something is wrong with the store, or the server is about to stop. A file of tokens that
+/// cannot be read is a problem, but no reason to send clients elsewhere: it is 200.
 pub(super) fn health(api: &Api) -> Response {
     let draining = api.about.monitor.is_draining();
     let problem = match api.store.problem() {
@@ -79,6 +80,7 @@ pub(super) fn health(api: &Api) -> Response {
     let now = OffsetDateTime::now_utc();
     let now = now.replace_nanosecond(0).unwrap_or(now);
     let healthy = problem.is_none();
+    let problem = problem.or_else(|| api.auth.as_ref()?.problem());
     let health = Health {
         status: if healthy { "healthy" } else { "unhealthy" },
         timestamp: now.format(&Rfc3339).unwrap_or_default(), // fails beyond the year 9999

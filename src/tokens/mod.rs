@@ -3,10 +3,10 @@
 //! A token is 256 random bits, so nobody finds one by trying, and a fast hash is enough to keep the file from being of
 //! use to whoever gets to read it.
 
+mod file;
+
 use std::fmt;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use hmac_sha256::Hash;
@@ -17,6 +17,8 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use crate::rate::Rate;
+
+use file::Locked;
 
 /// What tokens begin with, so that they are known for what they are where they turn up.
 const PREFIX: &str = "tkv_";
@@ -73,8 +75,16 @@ pub struct NewToken {
 pub enum TokenError {
     /// The operating system would not do that to the file.
     Io(&'static str, PathBuf, io::Error),
-    /// It holds something else.
+    /// It holds something else, or a part only.
     Malformed(PathBuf, serde_json::Error),
+    /// It is no regular file: a directory, if so, or a FIFO, a device.
+    NotAFile(PathBuf, bool),
+    /// It has more bytes than so many.
+    TooLarge(PathBuf, u64),
+    /// Its owner and group, or its mode, cannot be given to the file that replaces it.
+    Owner(PathBuf, u32, u32, io::Error),
+    /// It has so many names (hard links). To replace it would change one of them only.
+    Linked(PathBuf, u64),
     /// There is a token of that name already.
     Exists(String),
     /// There is no token of that name.
@@ -101,6 +111,29 @@ impl fmt::Display for TokenError {
             TokenError::Malformed(path, error) => {
                 write!(f, "{} is no file of tokens: {error}", path.display())
             }
+            TokenError::NotAFile(path, is_directory) => {
+                let what = if *is_directory {
+                    "a directory"
+                } else {
+                    "no regular file"
+                };
+                write!(f, "{} is {what}; expected a file of tokens", path.display())
+            }
+            TokenError::TooLarge(path, limit) => write!(
+                f,
+                "{} has more than {limit} bytes; expected a file of tokens",
+                path.display()
+            ),
+            TokenError::Owner(path, owner, group, error) => write!(
+                f,
+                "cannot keep the owner and group of {} ({owner}:{group}): {error}; nothing was changed, do this as that user or as root",
+                path.display()
+            ),
+            TokenError::Linked(path, names) => write!(
+                f,
+                "{} has {names} names (hard links), of which only one would change; nothing was changed, remove the others first",
+                path.display()
+            ),
             TokenError::Exists(name) => {
                 write!(f, "there is a token named {name:?}; choose another --name")
             }
@@ -121,7 +154,7 @@ impl std::error::Error for TokenError {}
 impl Tokens {
     /// Reads a file.
     pub fn read(path: &Path) -> Result<Tokens, TokenError> {
-        let text = fs::read(path).map_err(|error| TokenError::Io("read", path.into(), error))?;
+        let text = file::read(path)?;
         serde_json::from_slice(&text).map_err(|error| TokenError::Malformed(path.into(), error))
     }
 
@@ -144,7 +177,7 @@ impl Tokens {
 
 /// Makes a token, and the file with it if there is none. Returns the token, which is nowhere else.
 pub fn create(path: &Path, new: NewToken) -> Result<String, TokenError> {
-    let _lock = lock(path)?;
+    let file = Locked::open(path)?;
     let mut tokens = match Tokens::read(path) {
         Err(TokenError::Io(_, _, error)) if error.kind() == io::ErrorKind::NotFound => {
             Tokens::default()
@@ -177,67 +210,31 @@ pub fn create(path: &Path, new: NewToken) -> Result<String, TokenError> {
         read_only: new.read_only,
         rate_limit: new.rate_limit,
     });
-    write(path, &tokens)?;
+    file.replace(&written(&tokens))?;
     Ok(token)
 }
 
 /// Removes a token. Whoever has it is not let in any more.
 pub fn revoke(path: &Path, name: &str) -> Result<(), TokenError> {
-    let _lock = lock(path)?;
+    let file = Locked::open(path)?;
     let mut tokens = Tokens::read(path)?;
     let before = tokens.tokens.len();
     tokens.tokens.retain(|token| token.name != name);
     if tokens.tokens.len() == before {
         return Err(TokenError::Missing(name.into()));
     }
-    write(path, &tokens)
+    file.replace(&written(&tokens))
 }
 
 fn prints(name: &str) -> bool {
     !name.chars().any(char::is_control)
 }
 
-/// Keeps others from changing the file between reading and writing it. The directory is locked, since the file itself is
-/// replaced.
-fn lock(path: &Path) -> Result<File, TokenError> {
-    let error = |error| TokenError::Io("lock the directory of", path.into(), error);
-    let directory = File::open(directory(path)).map_err(error)?;
-    directory.lock().map_err(error)?;
-    Ok(directory)
-}
-
-fn directory(path: &Path) -> &Path {
-    let parent = path
-        .parent()
-        .filter(|parent| !parent.as_os_str().is_empty());
-    parent.unwrap_or(Path::new("."))
-}
-
-/// Replaces the file, so that whoever reads it finds the old tokens or the new ones, also after a crash.
-fn write(path: &Path, tokens: &Tokens) -> Result<(), TokenError> {
-    let error = |error| TokenError::Io("write", path.into(), error);
-    let mut draft = path.as_os_str().to_owned();
-    draft.push(".new");
-    let draft = PathBuf::from(draft);
-    let write = || {
-        // A draft that a crash has left may have other permissions.
-        match fs::remove_file(&draft) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let mut options = OpenOptions::new();
-        let mut file = options
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&draft)?;
-        serde_json::to_writer_pretty(&mut file, tokens)?;
-        file.write_all(b"\n")?;
-        file.sync_all()?;
-        fs::rename(&draft, path)?;
-        File::open(directory(path))?.sync_all()
-    };
-    write().map_err(error)
+/// The bytes of a file that holds these tokens.
+fn written(tokens: &Tokens) -> Vec<u8> {
+    let mut bytes = serde_json::to_vec_pretty(tokens).unwrap_or_default(); // fails for keys that are no strings only
+    bytes.push(b'\n');
+    bytes
 }
 
 /// Bytes as text in the file.
