@@ -108,12 +108,20 @@ pub(super) enum Miss {
 
 /// The endpoint of a request, and the key in its path, still percent-encoded; empty where the path has none.
 pub(super) fn find<'a>(method: &Method, path: &'a str) -> Result<(Endpoint, &'a str), Miss> {
+    find_in(ROUTES, method, path)
+}
+
+fn find_in<'a>(
+    routes: &[Route],
+    method: &Method,
+    path: &'a str,
+) -> Result<(Endpoint, &'a str), Miss> {
     let method = match method {
         Method::Head => &Method::Get,
         method => method,
     };
     let mut allowed = Vec::new();
-    for route in ROUTES {
+    for route in routes {
         let Some(key) = route.path.key_in(path) else {
             continue;
         };
@@ -121,9 +129,10 @@ pub(super) fn find<'a>(method: &Method, path: &'a str) -> Result<(Endpoint, &'a 
             if has == method {
                 return Ok((*endpoint, key));
             }
-            if !allowed.contains(&has.as_str()) {
-                allowed.push(has.as_str());
+            if allowed.contains(&has.as_str()) {
+                continue; // by another route
             }
+            allowed.push(has.as_str());
             if *has == Method::Get {
                 allowed.push(Method::Head.as_str());
             }
@@ -226,6 +235,15 @@ mod tests {
         assert_eq!(allow("/clear"), "DELETE");
         assert_eq!(allow("/api/v1/kv/bulk"), "POST, GET, HEAD, PUT, DELETE");
         assert_eq!(allow("/api/v1/kv/bulk/touch"), "POST");
+    }
+
+    #[test]
+    fn allow_lists_what_two_routes_have_once() {
+        let endpoints = &[(Method::Get, Plain(P::Get)), (Method::Put, Plain(P::Put))];
+        let path = |path| Route { path, endpoints };
+        let routes = [path(Path::Exact("/kv/a")), path(Path::KeyIsRest("/kv/"))];
+        let miss = find_in(&routes, &Method::Patch, "/kv/a");
+        assert_eq!(miss, Err(Miss::Method("GET, HEAD, PUT".into())));
     }
 
     #[test]

@@ -135,7 +135,11 @@ fn a_key_may_be_named_bulk() {
         .expect_json(OK);
     server
         .post("/api/v1/kv/bulk/touch", r#"{"ttl":60}"#)
-        .expect_error(400, "INVALID_REQUEST", json!({"line": 1, "column": 10}));
+        .expect_error(
+            400,
+            "INVALID_REQUEST",
+            json!({"line": 1, "column": 10, "field": "operations"}),
+        );
     // The same goes for the other words of the API.
     for key in ["get", "delete", "touch", "ttl", "kv", ".", ".."] {
         let path = format!("/api/v1/kv/{key}");

@@ -11,6 +11,7 @@ use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::error::{Code, Error};
+use super::mistake::{self, Field, Kind as Holds};
 use crate::store::{Expiry, Key, Kind, MAX_OPERATIONS};
 
 /// The longest time that a key can be told to live: a hundred years, in seconds.
@@ -19,8 +20,11 @@ const MAX_TTL: u64 = 100 * 365 * 24 * 60 * 60;
 /// How deep lists and objects in a value may be nested: as deep as most who parse JSON go along.
 const MAX_DEPTH: usize = 128;
 
-/// How much of both ends of a long message about a body is kept, in bytes.
-const QUOTED: usize = 100;
+/// What can be read from a body.
+pub(super) trait Shape {
+    /// The fields that it knows, to say what is wrong with a body that has others.
+    const FIELDS: &'static [Field];
+}
 
 /// Body of `PUT /api/v1/kv/{key}`.
 #[derive(Deserialize)]
@@ -31,6 +35,13 @@ pub(super) struct Put<'a> {
     pub(super) ttl: Option<&'a RawValue>,
 }
 
+impl Shape for Put<'_> {
+    const FIELDS: &'static [Field] = &[
+        Field::required("value", Holds::Any),
+        Field::optional("ttl", Holds::Any),
+    ];
+}
+
 /// Body of `POST /api/v1/kv/{key}/touch`.
 #[derive(Deserialize)]
 pub(super) struct Touch<'a> {
@@ -38,11 +49,19 @@ pub(super) struct Touch<'a> {
     pub(super) ttl: &'a RawValue,
 }
 
+impl Shape for Touch<'_> {
+    const FIELDS: &'static [Field] = &[Field::required("ttl", Holds::Any)];
+}
+
 /// Body of `POST /api/v1/kv/bulk` and `/bulk/touch`.
 #[derive(Deserialize)]
 #[serde(bound(deserialize = "T: Deserialize<'de>"))]
 pub(super) struct Operations<T> {
     pub(super) operations: Items<Object<T>>,
+}
+
+impl<T: Shape> Shape for Operations<T> {
+    const FIELDS: &'static [Field] = &[Field::required("operations", Holds::Objects(T::FIELDS))];
 }
 
 /// Item of `POST /api/v1/kv/bulk`.
@@ -56,6 +75,14 @@ pub(super) struct BulkPut<'a> {
     pub(super) ttl: Option<&'a RawValue>,
 }
 
+impl Shape for BulkPut<'_> {
+    const FIELDS: &'static [Field] = &[
+        Field::required("key", Holds::Text),
+        Field::required("value", Holds::Any),
+        Field::optional("ttl", Holds::Any),
+    ];
+}
+
 /// Item of `POST /api/v1/kv/bulk/touch`.
 #[derive(Deserialize)]
 pub(super) struct BulkTouch<'a> {
@@ -63,6 +90,13 @@ pub(super) struct BulkTouch<'a> {
     pub(super) key: Cow<'a, str>,
     #[serde(borrow)]
     pub(super) ttl: &'a RawValue,
+}
+
+impl Shape for BulkTouch<'_> {
+    const FIELDS: &'static [Field] = &[
+        Field::required("key", Holds::Text),
+        Field::required("ttl", Holds::Any),
+    ];
 }
 
 /// Body of `POST /api/v1/kv/bulk/get`.
@@ -73,11 +107,22 @@ pub(super) struct BulkGet<'a> {
     pub(super) with_ttl: Option<bool>,
 }
 
+impl Shape for BulkGet<'_> {
+    const FIELDS: &'static [Field] = &[
+        Field::required("keys", Holds::Texts),
+        Field::optional("with_ttl", Holds::Flag),
+    ];
+}
+
 /// Body of `POST /api/v1/kv/bulk/delete`.
 #[derive(Deserialize)]
 pub(super) struct BulkDelete<'a> {
     #[serde(borrow)]
     pub(super) keys: Items<Text<'a>>,
+}
+
+impl Shape for BulkDelete<'_> {
+    const FIELDS: &'static [Field] = &[Field::required("keys", Holds::Texts)];
 }
 
 /// Text that is not copied if it has no escapes.
@@ -142,29 +187,12 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
 }
 
 /// Reads a body.
-pub(super) fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Error> {
+pub(super) fn parse<'a, T: Deserialize<'a> + Shape>(body: &'a [u8]) -> Result<T, Error> {
     let text = std::str::from_utf8(body)
         .map_err(|_| Error::new(Code::InvalidRequest, "The body must be UTF-8"))?;
-    let Object(parsed) = serde_json::from_str(text).map_err(|error| {
-        let message = format!(
-            "The body is not as expected: {}",
-            shorten(error.to_string())
-        );
-        Error::new(Code::InvalidRequest, message)
-            .detail("line", error.line())
-            .detail("column", error.column())
-    })?;
+    let Object(parsed) =
+        serde_json::from_str(text).map_err(|error| mistake::explain(text, T::FIELDS, &error))?;
     Ok(parsed)
-}
-
-/// The beginning and the end of a long text. Messages of serde quote what they did not expect, all of it.
-fn shorten(text: String) -> String {
-    if text.len() <= 2 * QUOTED {
-        return text;
-    }
-    let start = text.floor_char_boundary(QUOTED);
-    let end = text.ceil_char_boundary(text.len() - QUOTED);
-    format!("{} … {}", &text[..start], &text[end..])
 }
 
 /// The items of a bulk request, if they are not too few or too many.
@@ -197,8 +225,12 @@ pub(super) fn value<'a>(
 ) -> Result<(Kind, Cow<'a, str>), Error> {
     let raw = raw.get();
     let value = if raw.starts_with('"') {
-        let Text(text) = serde_json::from_str(raw).map_err(|error| {
-            let message = format!("{} is not a valid string: {error}", field());
+        let Text(text) = serde_json::from_str(raw).map_err(|_| {
+            // The rest of its syntax has been checked.
+            let message = format!(
+                "{} is not a valid string: it has an escape that stands for no character",
+                field()
+            );
             Error::new(Code::InvalidRequest, message).detail("field", field())
         })?;
         check_length(text.len(), limit, &field)?;

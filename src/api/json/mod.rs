@@ -4,6 +4,7 @@ mod about;
 mod answer;
 mod body;
 mod error;
+mod mistake;
 mod query;
 
 use std::collections::{BTreeMap, HashSet};
