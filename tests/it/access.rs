@@ -28,7 +28,7 @@ fn routes(server: &Server) -> Vec<(String, String, bool)> {
         .collect();
     for (path, method, operation) in Description::of(server).operations() {
         if operation["security"].is_null() {
-            let reads = operation["responses"].get("403").is_none();
+            let reads = method == "get" || operation["operationId"] == "bulkGet";
             let path = path.replace("{key}", "a");
             routes.push((method.to_ascii_uppercase(), path, reads));
         }

@@ -8,6 +8,7 @@ mod directory;
 mod faults;
 mod lives;
 mod lossy_disk;
+mod openapi_requests;
 mod page;
 mod process;
 mod script;
