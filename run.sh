@@ -11,6 +11,7 @@ if [ ! -x "$binary" ] || [ -n "$(find "$root/src" "$root/Cargo.toml" "$root/Carg
         echo "run.sh: cargo is needed to build threadkv: install Rust from https://rustup.rs, then run this again" >&2
         exit 1
     fi
+    echo "run.sh: building the release binary, which takes about a minute" >&2
     unset CARGO_BUILD_TARGET # it would put the binary somewhere else
     cargo build --release --locked --quiet --manifest-path "$root/Cargo.toml" --target-dir "$target" >&2 || exit 1
     touch -c "$binary" # cargo leaves it alone when nothing had to be built, and it would look stale for ever

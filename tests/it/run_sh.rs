@@ -1,8 +1,10 @@
 //! `run.sh` is the server, as far as whoever starts it can tell.
 
+use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 use std::{env, fs};
 
+use crate::directory::Directory;
 use crate::process::Server;
 
 #[test]
@@ -42,4 +44,30 @@ fn without_cargo_run_sh_says_what_to_install() {
         stderr.contains("cargo") && stderr.contains("rustup.rs"),
         "{stderr}"
     );
+}
+
+/// A first build takes a minute, in which nothing else would be seen.
+#[test]
+fn run_sh_says_that_it_builds_and_nothing_where_it_does_not() {
+    let run_sh = concat!(env!("CARGO_MANIFEST_DIR"), "/run.sh");
+    let directory = Directory::new();
+    // A cargo that builds a server of one line.
+    let cargo = directory.path().join("cargo");
+    let build = "#!/bin/sh\nmkdir -p \"$CARGO_TARGET_DIR/release\"\n\
+                 printf '#!/bin/sh\\necho served' > \"$CARGO_TARGET_DIR/release/threadkv\"\n\
+                 chmod +x \"$CARGO_TARGET_DIR/release/threadkv\"\n";
+    fs::write(&cargo, build).unwrap();
+    fs::set_permissions(&cargo, fs::Permissions::from_mode(0o755)).unwrap();
+    let path = format!("{}:/usr/bin:/bin", directory.path_str());
+    for said in ["run.sh: building the release binary", ""] {
+        let output = Command::new(run_sh)
+            .env("CARGO_TARGET_DIR", directory.path())
+            .env("PATH", &path)
+            .output()
+            .unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.stdout, b"served\n", "{stderr}");
+        assert!(stderr.starts_with(said) && stderr.is_empty() == said.is_empty());
+        assert!(stderr.lines().count() <= 1, "{stderr}");
+    }
 }
