@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
@@ -88,11 +88,7 @@ impl Auth {
     /// What is wrong with the file, if it has not been readable for a minute.
     pub(super) fn problem(&self) -> Option<String> {
         let current = *self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        let stale = current.elapsed();
-        (stale >= REMIND).then(|| {
-            let seconds = stale.as_secs();
-            format!("the file of tokens has not been readable for {seconds} s; changes to it do not count")
-        })
+        describe(current.elapsed())
     }
 
     /// Who sends a request, if it has a token that is known.
@@ -131,6 +127,16 @@ impl Auth {
     }
 }
 
+/// What health says of a file that has not been readable for so long. The path is left out, since health needs no token.
+fn describe(unreadable: Duration) -> Option<String> {
+    let seconds = unreadable.as_secs();
+    (unreadable >= REMIND).then(|| {
+        format!(
+            "the file of tokens has not been readable for {seconds} s; changes to it do not count"
+        )
+    })
+}
+
 /// The token in a request: in one of the two headers, and in one of them only, so that no proxy takes another one for it.
 fn credential(head: Head<'_>) -> Option<&str> {
     let bearer = head.headers("Authorization").map(|value| {
@@ -147,6 +153,13 @@ fn credential(head: Head<'_>) -> Option<&str> {
 mod tests {
     use super::*;
     use tiny_http::{Header, TestRequest};
+
+    #[test]
+    fn health_tells_of_an_unreadable_file_after_a_minute() {
+        assert_eq!(describe(Duration::from_secs(59)), None);
+        let said = describe(Duration::from_secs(61)).unwrap();
+        assert!(said.contains("not been readable for 61 s"), "{said}");
+    }
 
     #[test]
     fn a_credential_is_given_in_one_header_and_once() {
