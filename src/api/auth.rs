@@ -1,4 +1,4 @@
-//! Who may do what: which tokens let in, and what each of them may do (contract, "Access").
+//! Authentication: checks the token of a request, and what that token may do (contract, "Access").
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -14,22 +14,22 @@ use crate::tokens::{TokenError, Tokens};
 use super::limiter::{Client, TooMany};
 use super::watch::{LOOK, Look, REMIND, Watch};
 
-/// The tokens that let clients in, as the file has them.
+/// The tokens in the `--auth` file. A thread keeps them up to date.
 pub struct Auth {
-    /// Held to clone or to replace the pointer.
+    /// The lock is held only to clone or to replace the pointer.
     tokens: RwLock<Arc<Tokens>>,
-    /// When these were last known to be the tokens in the file. Held to read or write the time.
+    /// When a look at the file last showed that these tokens are current. The lock is held only to read or write the time.
     current: Mutex<Instant>,
-    /// Has the file read at once.
+    /// Wakes the thread, which then reads the file at once.
     wake: Sender<()>,
 }
 
-/// What a request needs.
+/// What a request needs to be let in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Access {
-    /// Nothing: anybody may, as often as they like.
+    /// Nothing. It is not rate-limited either.
     Unlimited,
-    /// Nothing: anybody may.
+    /// No token. It is rate-limited by address.
     Open,
     /// Any token.
     Read,
@@ -37,33 +37,33 @@ pub(super) enum Access {
     Write,
 }
 
-/// Who has a token.
+/// The owner of a known token.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Identity {
     pub(super) client: Client,
     pub(super) read_only: bool,
-    /// A limit of its own.
+    /// The token's own rate limit, if it has one.
     pub(super) rate_limit: Option<Rate>,
 }
 
-/// Why a request is not let in.
+/// Why a request is refused before its key or body is looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Denied {
-    /// There is no token in it, or not one that is known, or more than one.
+    /// It has no token, an unknown one, or more than one.
     Unauthorized,
     /// The token may only read.
     ReadOnly,
-    /// A web page sends it that is not let in.
+    /// A web page of an origin without permission tries to write.
     Forged,
-    /// It is sent to a host that nobody has allowed.
+    /// Its `Host` is not allowed.
     UnknownHost,
-    /// It comes sooner after others than the limit allows.
+    /// Its client is over the rate limit.
     TooMany(TooMany),
 }
 
 impl Auth {
-    /// Reads the tokens, and goes on reading them whenever the file changes. Of one that cannot be read then, the tokens stay as they
-    /// were, and the log says so.
+    /// Reads the file, and starts a thread that reads it again whenever it changes. If a later read fails, the tokens stay as they were,
+    /// and the log says so.
     pub fn open(path: &Path) -> Result<Arc<Auth>, TokenError> {
         let (watch, tokens) = Watch::start(path)?;
         let (wake, woken) = bounded(1);
@@ -80,18 +80,18 @@ impl Auth {
         Ok(auth)
     }
 
-    /// Has the file read again at once, also where it has not changed. Does not wait for it.
+    /// Asks the thread to read the file now, even if it has not changed. Does not wait.
     pub fn reload(&self) {
         let _ = self.wake.try_send(()); // or somebody has asked for it already
     }
 
-    /// What is wrong with the file, if it has not been readable for a minute.
+    /// Describes the problem if the file has been unreadable for a minute or longer.
     pub(super) fn problem(&self) -> Option<String> {
         let current = *self.current.lock().unwrap_or_else(PoisonError::into_inner);
         describe(current.elapsed())
     }
 
-    /// Who sends a request, if it has a token that is known.
+    /// The owner of the token in a request; `None` without a known token.
     pub(super) fn identify(&self, head: Head<'_>) -> Option<Identity> {
         let credential = credential(head)?;
         let tokens = Arc::clone(&self.tokens.read().unwrap_or_else(PoisonError::into_inner));
@@ -127,7 +127,7 @@ impl Auth {
     }
 }
 
-/// What health says of a file that has not been readable for so long. The path is left out, since health needs no token.
+/// Describes a file that has been unreadable for that long. It leaves the path out, since health needs no token.
 fn describe(unreadable: Duration) -> Option<String> {
     let seconds = unreadable.as_secs();
     (unreadable >= REMIND).then(|| {
@@ -137,7 +137,7 @@ fn describe(unreadable: Duration) -> Option<String> {
     })
 }
 
-/// The token in a request: in one of the two headers, and in one of them only, so that no proxy takes another one for it.
+/// Returns the token in a request. It must be in one of the two headers, once: with two tokens, a proxy might check the other one.
 fn credential(head: Head<'_>) -> Option<&str> {
     let bearer = head.headers("Authorization").map(|value| {
         let (scheme, token) = value.trim().split_once(' ')?;

@@ -6,19 +6,19 @@ use super::route::Miss;
 use crate::origin::Origin;
 use crate::server::{Head, Headers, Method, Response};
 
-/// What pages may read besides the body.
+/// Answer headers that pages may read.
 const EXPOSED: &str = "Allow, Retry-After, WWW-Authenticate, X-RateLimit-Limit, X-RateLimit-Remaining, X-RateLimit-Reset";
 
-/// What pages may send besides what browsers let them send anyway.
+/// Request headers that pages may send, besides those that browsers always allow.
 const ALLOWED_HEADERS: &str = "Authorization, Content-Type, X-API-Key";
 
-/// What any path has.
+/// Every method that any path has.
 const ALL_METHODS: &str = "GET, HEAD, POST, PUT, DELETE";
 
-/// How long browsers may keep the answer to a preflight, in seconds.
+/// Browsers may cache the answer to a preflight this long, in seconds.
 const MAX_AGE: &str = "600";
 
-/// The origins whose pages are let in. None of them, and CORS is off.
+/// The origins whose pages may use the APIs. Without any, CORS is off.
 pub(super) struct Cors {
     any: bool,
     origins: Vec<String>,
@@ -37,7 +37,7 @@ impl Cors {
         }
     }
 
-    /// What every answer to a request carries, so that the page which sent it may read the answer, errors included.
+    /// Headers for every answer to this request, errors included. With them the browser lets the page read the answer.
     pub(super) fn headers(&self, head: Head<'_>) -> Headers {
         let mut headers = Headers::new();
         let Some(allowed) = self.allowed(head) else {
@@ -49,14 +49,14 @@ impl Cors {
         headers.push(("Access-Control-Allow-Origin", allowed));
         headers.push(("Access-Control-Expose-Headers", EXPOSED.into()));
         if !self.any {
-            // Or a cache would hand this answer to pages of other origins.
+            // Without this, a cache would give this answer to pages of other origins.
             headers.push(("Vary", "Origin".into()));
         }
         headers
     }
 
-    /// The answer to a request that a browser sends to learn what a page may do; `None` if it is another request. Pages
-    /// that are not let in get no permission with it. `miss` is why there is nothing else to answer.
+    /// Answers a preflight, by which a browser asks what a page may do. `None` for any other request. Pages of other origins get an
+    /// answer without permission. `miss` says why the path or method leads nowhere: no path has OPTIONS.
     pub(super) fn preflight(&self, head: Head<'_>, miss: &Miss) -> Option<Response> {
         let asks = *head.method() == Method::Options
             && head.header("Origin").is_some()
@@ -66,7 +66,7 @@ impl Cors {
         }
         let methods = match miss {
             Miss::Method(allow) => allow.clone().into(),
-            // Let what comes next be sent, so that the page can read what is wrong with it.
+            // Allow the real request, so that the page can read its 404.
             Miss::Path => Cow::from(ALL_METHODS),
         };
         let response = Response::empty(204);
@@ -79,8 +79,8 @@ impl Cors {
         })
     }
 
-    /// Whether a page sends a request that it has no permission for. Browsers ask first, but not before a POST that looks
-    /// like that of a form: any page could write to the server of whoever visits it.
+    /// Whether a page without permission sends a POST. Browsers send no preflight before a POST that looks like that of a form, so any
+    /// page could otherwise write to the server on its visitor's machine.
     pub(super) fn is_forged(&self, head: Head<'_>) -> bool {
         let own = |origin: &str| {
             let host = origin.split_once("://").map(|(_, host)| host);
@@ -91,7 +91,7 @@ impl Cors {
             && self.allowed(head).is_none()
     }
 
-    /// What the request's origin is told that it is let in as.
+    /// The value of `Access-Control-Allow-Origin` for this request; `None` if its origin has no permission.
     fn allowed(&self, head: Head<'_>) -> Option<Cow<'static, str>> {
         if self.any {
             return Some("*".into());

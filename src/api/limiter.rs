@@ -1,7 +1,7 @@
 //! Rate limits: how many requests each client has left, with the generic cell rate algorithm (GCRA) of `governor`.
 //!
-//! A limit of N in a time is a bucket of N requests that fills up again steadily, not a window that starts anew: nobody gets
-//! 2 N through by asking at the end of one window and at the beginning of the next.
+//! A limit of N per second is a bucket of N requests that refills steadily. With fixed windows instead, a client could send N requests
+//! at the end of one window and N more at the start of the next.
 
 use std::borrow::Cow;
 use std::cell::Cell;
@@ -20,27 +20,27 @@ use governor::{Quota, RateLimiter};
 use crate::rate::{Period, Rate};
 use crate::server::Headers;
 
-/// The most clients without tokens that are told apart under one limit. With some 60 bytes each, they take a few megabytes.
+/// At most this many clients without tokens have a bucket of their own. At some 60 bytes each, they take a few megabytes.
 const MAX_CLIENTS: usize = 65_536;
 
-/// How often to look, at most, which clients can be forgotten once there are so many.
+/// Pause between two searches for full buckets to drop, once there are [`MAX_CLIENTS`].
 const SWEEP: Duration = Duration::from_secs(1);
 
-/// Whose requests are counted together.
+/// A client, whose requests share one bucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Client {
-    /// Who has the token with that hash.
+    /// The owner of the token with this hash.
     Token([u8; 32]),
-    /// Who comes from that address.
+    /// An IPv4 address.
     V4(Ipv4Addr),
-    /// Who comes from that network: its first 64 bits, all of which one IPv6 client may use.
+    /// An IPv6 network, by its first 64 bits: one client usually has a whole /64.
     V6(u64),
-    /// Everybody without a token who came when [`MAX_CLIENTS`] others had something used up.
+    /// All clients without tokens that came while [`MAX_CLIENTS`] others had buckets that were not full.
     Others,
 }
 
 impl Client {
-    /// The client that has this address.
+    /// The client at an address.
     pub(super) fn at(address: IpAddr) -> Client {
         match address.to_canonical() {
             IpAddr::V4(address) => Client::V4(address),
@@ -49,27 +49,27 @@ impl Client {
     }
 }
 
-/// What is left to a client after a request.
+/// What a client has left after a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Allowance {
     pub(super) rate: Rate,
-    /// How many more requests may come at once.
+    /// How many more requests the client may send at once.
     remaining: u32,
-    /// After which time that is as many as the limit again.
+    /// The bucket is full again after this time.
     full_in: Duration,
 }
 
-/// A request came too early.
+/// The bucket was empty: the request is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct TooMany {
-    /// What is left, which is nothing.
+    /// What the client has left: no requests.
     pub(super) left: Allowance,
-    /// After which time the next request may come.
+    /// The client may send the next request after this time.
     wait: Duration,
 }
 
 impl Allowance {
-    /// How the client is told.
+    /// The headers that tell the client.
     pub(super) fn headers(&self) -> Headers {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         let full_at = now.unwrap_or_default() + self.full_in;
@@ -83,7 +83,7 @@ impl Allowance {
 }
 
 impl TooMany {
-    /// The time to wait, in seconds, rounded up: whoever waits so long is let through.
+    /// Seconds to wait, rounded up, so that a client that waits this long is let through.
     pub(super) fn retry_after(&self) -> u64 {
         whole_seconds(self.wait).max(1)
     }
@@ -93,10 +93,10 @@ fn whole_seconds(time: Duration) -> u64 {
     time.as_secs() + u64::from(time.subsec_nanos() > 0)
 }
 
-/// Counts the requests of clients, for each rate that any of them has.
+/// Counts the requests of all clients.
 #[derive(Default)]
 pub(super) struct Limiters {
-    /// As many as there are different rates: one from the options, and those of tokens.
+    /// One limiter for each rate: that of `--rate-limit`, and those of tokens.
     by_rate: RwLock<HashMap<Rate, Limiter<Uptime>>>,
 }
 
@@ -120,7 +120,7 @@ impl Limiters {
 struct Limiter<C: Clock> {
     rate: Rate,
     governor: RateLimiter<Asking, Buckets, C, StateInformationMiddleware>,
-    /// What the buckets count from.
+    /// All times in the buckets count from here.
     start: C::Instant,
 }
 
@@ -133,7 +133,7 @@ impl<C: Clock> Limiter<C> {
         let governor = RateLimiter::new(quota, Buckets::default(), clock);
         Limiter {
             rate,
-            // Not before the governor's own, so that nobody is told too early a time.
+            // Taken after the governor's own start, so that no client is told too early a time.
             start: governor.clock().now(),
             governor,
         }
@@ -162,13 +162,13 @@ impl<C: Clock> Limiter<C> {
     }
 }
 
-/// A client that asks, which is what the governor knows a bucket by.
+/// The governor's key: a client, and when it asks.
 #[derive(Clone)]
 struct Asking {
     client: Client,
-    /// When it asks, counted from the start.
+    /// The time of the request, counted from the start.
     now: Nanos,
-    /// Learns when its bucket will be full, which the governor does not tell.
+    /// Set to the time at which the bucket will be full. The governor does not report it.
     full_at: Cell<Nanos>,
 }
 
@@ -186,21 +186,21 @@ impl Hash for Asking {
     }
 }
 
-/// For each client when its bucket will be full, if no more requests come: what the algorithm calls the theoretical time
-/// of arrival. A bucket that is full need not be kept.
+/// For each client, the time at which its bucket will be full if no more requests come. The algorithm calls it the theoretical arrival
+/// time. Full buckets need not be kept.
 #[derive(Default)]
 struct Buckets(Mutex<Kept>);
 
 #[derive(Default)]
 struct Kept {
     full_at: HashMap<Client, Nanos>,
-    /// When it was last looked which buckets are full.
+    /// When full buckets were last dropped.
     swept: Option<Nanos>,
 }
 
 impl Kept {
-    /// As whom to count a client: as itself, if there is room for it. There always is for those with tokens, of which there
-    /// are as many as the operator has made.
+    /// Returns whose bucket a client uses: its own if there is room, else that of [`Client::Others`]. Owners of tokens always have
+    /// room, since only the operator makes tokens.
     fn count_as(&mut self, client: Client, now: Nanos) -> Client {
         if matches!(client, Client::Token(_))
             || self.full_at.len() < MAX_CLIENTS
@@ -227,7 +227,7 @@ impl StateStore for Buckets {
     where
         F: Fn(Option<Nanos>) -> Result<(T, Nanos), E>,
     {
-        // No code under this lock panics half way through a change.
+        // A poisoned lock is fine: no code under it panics halfway through a change.
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let client = kept.count_as(asking.client, asking.now);
         let before = kept.full_at.get(&client).copied();
@@ -239,7 +239,7 @@ impl StateStore for Buckets {
     }
 }
 
-/// The time since the start, which nobody can set back.
+/// A monotonic clock.
 struct Uptime(Instant);
 
 impl Clock for Uptime {

@@ -32,15 +32,14 @@ use hosts::Hosts;
 use limiter::{Client, Limiters, TooMany};
 use route::Endpoint;
 
-/// When a client may try again where the store cannot be written to or the server is overloaded, in seconds: the time for
-/// a restart, or for slow clients to be found too slow.
+/// Seconds after which a client may retry a 503. By then the server may have been restarted, or slow clients may have been closed.
 const RETRY_AFTER: &str = "5";
 
 /// Both HTTP APIs over a store.
 pub struct Api {
     store: Arc<Store>,
     limits: Limits,
-    /// Without it, everybody is let in.
+    /// `None` lets everybody in.
     auth: Option<Arc<Auth>>,
     limiters: Limiters,
     cors: Cors,
@@ -48,21 +47,21 @@ pub struct Api {
     about: About,
 }
 
-/// What requests may ask for at most.
+/// Upper limits for requests.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Bytes of a value.
+    /// The largest value, in bytes.
     pub value_bytes: u64,
-    /// Items of a bulk request.
+    /// The most items of a bulk request.
     pub batch: usize,
-    /// Requests of a client that has no limit of its own.
+    /// The rate limit of clients that have none of their own.
     pub rate: Option<Rate>,
 }
 
 /// Who is let in.
 #[derive(Default)]
 pub struct Admitted {
-    /// Who has one of these tokens; without them, everybody.
+    /// Owners of these tokens. `None` lets everybody in.
     pub auth: Option<Arc<Auth>>,
     /// Web pages of these origins.
     pub origins: Vec<Origin>,
@@ -70,22 +69,22 @@ pub struct Admitted {
     pub hosts: Vec<Host>,
 }
 
-/// What the server tells about itself.
+/// What the server says about itself in `status` and `health`.
 pub struct About {
-    /// What an answered write means: a durability, or that there is none.
+    /// `sync`, `os` or `none`; `memory` without a working directory.
     pub durability: String,
-    /// How many workers answer requests.
+    /// The number of workers.
     pub workers: usize,
-    /// When it was started.
+    /// When the server was started.
     pub started: Instant,
-    /// What it counts.
+    /// The server's counters.
     pub monitor: Arc<Monitor>,
 }
 
 impl Api {
     /// Serves `store`, within `limits`, to those who are admitted.
     pub fn new(store: Arc<Store>, limits: Limits, admitted: Admitted, about: About) -> Api {
-        // A page has no token, whatever its host resolves to.
+        // With tokens, the host need not be checked: a rebound page has no token.
         let hosts = match admitted.auth {
             Some(_) => Hosts::Any,
             None => Hosts::new(admitted.hosts, &admitted.origins),
@@ -101,8 +100,7 @@ impl Api {
         }
     }
 
-    /// Finds out who asks, and whether that is allowed, and now. Who is under a limit is told what is left of it in
-    /// `headers`, allowed or not.
+    /// Checks token, rate limit and rights. Adds the rate-limit headers to `headers`, whether the request is let in or not.
     fn let_in(&self, head: Head<'_>, access: Access, headers: &mut Headers) -> Result<(), Denied> {
         if access == Access::Unlimited {
             return Ok(());
@@ -180,7 +178,7 @@ impl Service for Arc<Api> {
 }
 
 impl Endpoint {
-    /// What a request to it needs, where there are tokens and limits.
+    /// What a request to this endpoint needs.
     fn access(self) -> Access {
         use json::Endpoint as J;
         use plain::Endpoint as P;

@@ -10,7 +10,7 @@ use crate::store::{Command, CommitError, Entry, Key, Kind, Operation, Store};
 
 const TEXT: &str = "text/plain; charset=utf-8";
 
-/// What can be asked for.
+/// The endpoints of this API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Endpoint {
     /// `GET /kv/{key}`
@@ -23,7 +23,7 @@ pub(super) enum Endpoint {
     Clear,
 }
 
-/// What is to be done for a request to this API.
+/// Decides how a request to this API is answered, before its body is read.
 pub(super) fn admit(
     api: &Api,
     endpoint: Endpoint,
@@ -72,7 +72,7 @@ fn parse_entry(key: &Key, body: &[u8]) -> Result<Entry, Response> {
     entry.map_err(|_| line(400, "value must be valid UTF-8"))
 }
 
-/// Submits a write and answers it once it is committed: 200 and nothing else, also where there was nothing to delete.
+/// Submits a write. Once it is committed, the client gets 200 and an empty body, even if there was nothing to delete.
 fn write(store: &Store, command: Command, call: Call) {
     store.submit(command, move |result| {
         call.answer(match result {
@@ -86,7 +86,7 @@ fn write(store: &Store, command: Command, call: Call) {
     });
 }
 
-/// The answer to a path or a method that there is not.
+/// Answers a request for an unknown path, or with a method that the path does not have.
 pub(super) fn miss(miss: Miss) -> Response {
     match miss {
         Miss::Path => line(404, "not found"),
@@ -94,7 +94,7 @@ pub(super) fn miss(miss: Miss) -> Response {
     }
 }
 
-/// The answer to a request that is not let in.
+/// Answers a request that is not let in.
 pub(super) fn deny(denied: Denied) -> Response {
     match denied {
         Denied::Unauthorized => line(401, "unauthorized").with_header("WWW-Authenticate", "Bearer"),
@@ -105,7 +105,7 @@ pub(super) fn deny(denied: Denied) -> Response {
     }
 }
 
-/// The answer to what the server itself does not let through.
+/// Answers a request that the server itself refuses.
 pub(super) fn refuse(fault: Fault) -> Response {
     match fault {
         Fault::Malformed(what) => line(400, &format!("malformed request: {what}")),
@@ -116,7 +116,7 @@ pub(super) fn refuse(fault: Fault) -> Response {
     }
 }
 
-/// A line of text, as everything but a value is answered.
+/// A line of text. All answers but values are lines.
 fn line(status: u16, text: &str) -> Response {
     Response::new(status, TEXT, Body::Owned(format!("{text}\n").into_bytes()))
 }

@@ -1,32 +1,32 @@
-//! The table of paths and methods, from which 404s, 405s and `Allow` follow for both APIs.
+//! The table of paths and methods of both APIs. 404, 405 and `Allow` follow from it.
 
 use super::{json, plain};
 use crate::server::Method;
 
-/// What can be asked for.
+/// An endpoint of one of the APIs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Endpoint {
     Plain(plain::Endpoint),
     Json(json::Endpoint),
 }
 
-/// A path, and what its methods ask for. HEAD goes wherever GET goes.
+/// A path, and the endpoint of each of its methods. HEAD leads to the endpoint of GET.
 struct Route {
     path: Path,
     endpoints: &'static [(Method, Endpoint)],
 }
 
-/// What a path looks like.
+/// The form of a path.
 enum Path {
-    /// This and nothing else.
+    /// Exactly this text.
     Exact(&'static str),
-    /// This, and then the key, whatever it is.
+    /// This text, then the key: the whole rest, `/` included.
     KeyIsRest(&'static str),
-    /// A key without a `/` between these.
+    /// A key without `/` between these texts.
     KeyBetween(&'static str, &'static str),
 }
 
-/// Where two routes fit, as those with and without a key named `bulk` do, a method belongs to the first that has it.
+/// A path may fit two routes: `/api/v1/kv/bulk` is an endpoint and also the key `bulk`. The first route that has the method wins.
 const ROUTES: &[Route] = {
     use Endpoint::{Json, Plain};
     use Method::{Delete, Get, Post, Put};
@@ -100,13 +100,13 @@ const ROUTES: &[Route] = {
 /// Why a request has no endpoint.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Miss {
-    /// There is no such path.
+    /// The path is unknown.
     Path,
-    /// The path does not have the method; it has these, as the `Allow` header lists them.
+    /// The path does not have the method. The text lists those it has, for the `Allow` header.
     Method(String),
 }
 
-/// The endpoint of a request, and the key in its path, still percent-encoded; empty where the path has none.
+/// Finds the endpoint of a request. Also returns the key in its path, still percent-encoded; empty if the path has none.
 pub(super) fn find<'a>(method: &Method, path: &'a str) -> Result<(Endpoint, &'a str), Miss> {
     find_in(ROUTES, method, path)
 }
@@ -145,14 +145,14 @@ fn find_in<'a>(
     }
 }
 
-/// Whether a path belongs to the JSON API, so that also what is wrong with it is answered in JSON.
+/// Whether a path belongs to the JSON API. Errors of such paths are answered in JSON.
 pub(super) fn is_json(path: &str) -> bool {
     path.strip_prefix("/api/v1")
         .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 impl Path {
-    /// The key in a path of this kind, empty if there is none in it; `None` if the path is another one.
+    /// Returns the key in a path of this form, empty if the form has none; `None` if the path has another form.
     fn key_in<'a>(&self, path: &'a str) -> Option<&'a str> {
         match self {
             Path::Exact(exact) => (path == *exact).then_some(""),

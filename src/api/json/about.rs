@@ -1,4 +1,4 @@
-//! What the server tells about itself: health and status.
+//! Health and status.
 
 use serde::Serialize;
 use time::OffsetDateTime;
@@ -58,7 +58,7 @@ struct StorageAndMemory {
     limit: u64,
 }
 
-/// Answers by class of their status.
+/// Answers since the start, by class of status.
 #[derive(Serialize)]
 struct Requests {
     #[serde(rename = "2xx")]
@@ -69,8 +69,8 @@ struct Requests {
     failures: u64,
 }
 
-/// `GET /api/v1/health`: 200, or 503 while something is wrong with the store, or the server is about to stop. A file of tokens that
-/// cannot be read is a problem, but no reason to send clients elsewhere: it is 200.
+/// `GET /api/v1/health`: 503 while the store has a problem or the server drains, else 200. An unreadable token file is named in
+/// `problem`, but leaves the status at 200: requests are answered, so a load balancer should not send clients elsewhere.
 pub(super) fn health(api: &Api) -> Response {
     let draining = api.about.monitor.is_draining();
     let problem = match api.store.problem() {

@@ -1,4 +1,4 @@
-//! Answers of the JSON API. Those that may be long are made as they go out.
+//! Answers of the JSON API. Long ones are streamed: made part by part, as the client reads.
 
 use std::collections::HashMap;
 
@@ -8,7 +8,7 @@ use super::JSON;
 use crate::server::{Body, Response, Stream};
 use crate::store::{Entry, Expiry, Key, Kind};
 
-/// About how much of a long answer is made at a time, in bytes.
+/// A streamed answer is made in parts of about this many bytes.
 const PART: usize = 16 * 1024;
 
 /// `{"status":"ok"}`
@@ -16,7 +16,7 @@ pub(super) fn ok() -> Response {
     Response::new(200, JSON, Body::Static(r#"{"status":"ok"}"#))
 }
 
-/// A success with `data` that is short.
+/// A success with short `data`.
 pub(super) fn data(data: &impl Serialize) -> Response {
     #[derive(Serialize)]
     struct Success<'a, T> {
@@ -26,14 +26,14 @@ pub(super) fn data(data: &impl Serialize) -> Response {
     json(200, &Success { status: "ok", data })
 }
 
-/// A body that is short.
+/// An answer with a short body.
 pub(super) fn json(status: u16, body: &impl Serialize) -> Response {
-    // Fails for keys that are no strings only, and ours are names of fields.
+    // Fails only for map keys that are no strings. Ours are field names.
     let body = serde_json::to_vec(body).unwrap_or_default();
     Response::new(status, JSON, Body::Owned(body))
 }
 
-/// The value of one key, and how long it has to live if that was asked for.
+/// The value of one key, and its time to live if `with_ttl`.
 pub(super) fn value(entry: Entry, with_ttl: bool) -> Response {
     let mut body = br#"{"status":"ok","data":{"value":"#.to_vec();
     let after = format!("{}}}}}", Ttl(entry.expiry.filter(|_| with_ttl)));
@@ -50,7 +50,7 @@ pub(super) fn value(entry: Entry, with_ttl: bool) -> Response {
     Response::new(200, JSON, Body::Owned(body))
 }
 
-/// For each key whether something was done to it; of a repeated one, what came of it in the end.
+/// The result of a bulk write: for each key, whether it was found. A repeated key is listed once, with its last result.
 pub(super) fn each(keys: &[Key], found: &[bool]) -> Response {
     let last: HashMap<&Key, usize> = keys.iter().zip(0..).collect();
     let mut body = br#"{"status":"ok","data":{"#.to_vec();
@@ -70,16 +70,16 @@ pub(super) fn each(keys: &[Key], found: &[bool]) -> Response {
     Response::new(200, JSON, Body::Owned(body))
 }
 
-/// What stands for a key that is not there.
+/// The result for a missing key.
 const MISSING: &[u8] = br#"{"status":"error","error":"not_found"}"#;
 
-/// Keys and their entries as they were, in answer to a bulk request.
+/// The answer to a bulk get: for each key its entry, or that it is missing.
 pub(super) fn entries(keys: Vec<Key>, entries: Vec<Option<Entry>>, with_ttl: bool) -> Response {
     let found = keys.into_iter().zip(entries);
     stream(found.map(|(key, entry)| entry.ok_or(key)), FOUND, with_ttl)
 }
 
-/// Entries; `most` at most, and fewer only if there are no more.
+/// A listing of live entries, `most` at most.
 pub(super) fn listing(
     listing: impl Iterator<Item = Entry> + Send + 'static,
     most: usize,
@@ -88,7 +88,7 @@ pub(super) fn listing(
     stream(listing.take(most).map(Ok), "", with_ttl)
 }
 
-/// What each entry begins with in answer to a bulk request.
+/// The first field of each entry in the answer to a bulk get.
 const FOUND: &str = r#""status":"ok","#;
 
 fn stream(
@@ -106,11 +106,11 @@ fn stream(
     Response::new(200, JSON, Body::Stream(Box::new(fields)))
 }
 
-/// The fields of `data`, a key and its entry each.
+/// Streams the fields of `data`: keys with their entries.
 struct Fields<I> {
-    /// Those that are there, and keys that are not.
+    /// Entries, and the keys of those that are missing.
     entries: I,
-    /// What each begins with.
+    /// The text that each entry begins with.
     each: &'static str,
     with_ttl: bool,
     /// Whether the beginning has been written.
@@ -161,7 +161,7 @@ impl<I: Iterator<Item = Result<Entry, Key>> + Send> Stream for Fields<I> {
     }
 }
 
-/// One large value between two texts.
+/// Streams one large value between two texts.
 struct Rest {
     before: Vec<u8>,
     value: Writing,
@@ -179,7 +179,7 @@ impl Stream for Rest {
     }
 }
 
-/// The field that tells how long a key has to live, if it expires.
+/// The field `ttl` of an entry. Empty if the entry never expires.
 struct Ttl(Option<Expiry>);
 
 impl std::fmt::Display for Ttl {
@@ -192,7 +192,7 @@ impl std::fmt::Display for Ttl {
     }
 }
 
-/// A value on its way to JSON.
+/// Writes a value as JSON, in parts.
 struct Writing {
     entry: Entry,
     /// How much of the value has been written.
@@ -209,7 +209,7 @@ impl Writing {
         }
     }
 
-    /// Writes the next part of it. Returns whether there is more.
+    /// Writes the next part. Returns whether there is more.
     fn write_some(&mut self, out: &mut Vec<u8>) -> bool {
         let text = self.entry.value();
         let end = text.floor_char_boundary(self.at + PART);
@@ -220,7 +220,7 @@ impl Writing {
             out.extend_from_slice(part.as_bytes());
             return more;
         }
-        // Each part comes out in quotes, of which only the first and the last are wanted.
+        // serde_json puts each part in quotes. Only the very first and the very last quote are kept.
         let start = out.len();
         let _ = serde_json::to_writer(&mut *out, part); // a string, to a Vec: cannot fail
         if self.started {

@@ -14,15 +14,15 @@ use super::error::{Code, Error};
 use super::mistake::{self, Field, Kind as Holds};
 use crate::store::{Expiry, Key, Kind, MAX_OPERATIONS};
 
-/// The longest time that a key can be told to live: a hundred years, in seconds.
+/// The largest `ttl`: a hundred years, in seconds.
 const MAX_TTL: u64 = 100 * 365 * 24 * 60 * 60;
 
-/// How deep lists and objects in a value may be nested: as deep as most who parse JSON go along.
+/// The deepest nesting of lists and objects in a value. Most JSON parsers go this far.
 const MAX_DEPTH: usize = 128;
 
-/// What can be read from a body.
+/// A body, or an item of one, that serde reads.
 pub(super) trait Shape {
-    /// The fields that it knows, to say what is wrong with a body that has others.
+    /// Its fields once more. They serve to say what is wrong with a body that serde refuses.
     const FIELDS: &'static [Field];
 }
 
@@ -125,11 +125,11 @@ impl Shape for BulkDelete<'_> {
     const FIELDS: &'static [Field] = &[Field::required("keys", Holds::Texts)];
 }
 
-/// Text that is not copied if it has no escapes.
+/// A string. It is copied only if it has escapes.
 #[derive(Deserialize)]
 pub(super) struct Text<'a>(#[serde(borrow)] pub(super) Cow<'a, str>);
 
-/// The items of a list, which may be far too long: no more of them are kept than any request may have.
+/// The items of a list. At most [`MAX_OPERATIONS`] are kept; the rest are only counted.
 pub(super) struct Items<T> {
     pub(super) kept: Vec<T>,
     pub(super) length: usize,
@@ -165,7 +165,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Items<T> {
     }
 }
 
-/// What a JSON object holds. serde's own structs can be lists as well.
+/// A `T` that must be a JSON object. serde alone would also take a list of its fields.
 pub(super) struct Object<T>(pub(super) T);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
@@ -186,7 +186,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
     }
 }
 
-/// Reads a body.
+/// Reads a body. The error says what is wrong with it.
 pub(super) fn parse<'a, T: Deserialize<'a> + Shape>(body: &'a [u8]) -> Result<T, Error> {
     let text = std::str::from_utf8(body)
         .map_err(|_| Error::new(Code::InvalidRequest, "The body must be UTF-8"))?;
@@ -195,7 +195,7 @@ pub(super) fn parse<'a, T: Deserialize<'a> + Shape>(body: &'a [u8]) -> Result<T,
     Ok(parsed)
 }
 
-/// The items of a bulk request, if they are not too few or too many.
+/// Checks the number of items of a bulk request, and returns them.
 pub(super) fn batch<T>(field: &str, items: Items<T>, most: usize) -> Result<Vec<T>, Error> {
     let length = items.length;
     if length == 0 {
@@ -212,12 +212,12 @@ pub(super) fn batch<T>(field: &str, items: Items<T>, most: usize) -> Result<Vec<
     Ok(items.kept)
 }
 
-/// A key in a field, which `field` names if it has to.
+/// Checks a key in a field. `field` makes the field's name, for the error.
 pub(super) fn key(text: &str, field: impl Fn() -> String) -> Result<Key, Error> {
     Key::try_from(text.as_bytes()).map_err(|error| Error::invalid_key(error, Some(&field())))
 }
 
-/// A value in a field: a string is text, anything else stays as it was sent.
+/// Checks a value in a field. A string becomes a text; any other JSON stays exactly as it was sent.
 pub(super) fn value<'a>(
     raw: &'a RawValue,
     limit: u64,
@@ -226,7 +226,7 @@ pub(super) fn value<'a>(
     let raw = raw.get();
     let value = if raw.starts_with('"') {
         let Text(text) = serde_json::from_str(raw).map_err(|_| {
-            // The rest of its syntax has been checked.
+            // serde has checked the rest of its syntax.
             let message = format!(
                 "{} is not a valid string: it has an escape that stands for no character",
                 field()
@@ -265,7 +265,7 @@ fn check_length(bytes: usize, limit: u64, field: impl Fn() -> String) -> Result<
         .detail("length", bytes))
 }
 
-/// How deep lists and objects are nested in valid JSON.
+/// The depth of nesting in valid JSON.
 fn depth(json: &str) -> usize {
     let (mut depth, mut deepest, mut in_string, mut escaped) = (0_usize, 0, false, false);
     for byte in json.bytes() {
@@ -284,7 +284,7 @@ fn depth(json: &str) -> usize {
     deepest
 }
 
-/// When a key expires that is to live for so many seconds from `now` on.
+/// Checks a `ttl`, and returns the time of expiry, counted from `now`.
 pub(super) fn expiry(
     ttl: &RawValue,
     now: Expiry,
@@ -295,7 +295,7 @@ pub(super) fn expiry(
         let message = format!("{} must be {what}", field());
         Error::new(code, message).detail("field", field())
     };
-    // JSON tells no integers from other numbers: 60, 60.0 and 6e1 are the same. As f64, seconds are exact up to the limit.
+    // In JSON, 60, 60.0 and 6e1 are the same number. f64 is exact for all seconds up to the limit.
     let number = text.parse::<f64>().ok().filter(|_| !text.starts_with('"'));
     let number = number.filter(|number| number.fract() == 0.0 || number.is_infinite());
     let Some(seconds) = number else {

@@ -25,9 +25,9 @@ pub(super) enum Code {
     InvalidKey,
     /// Well-formed, but out of range.
     ValidationError,
-    /// No token, or none that is known.
+    /// No token, or an unknown one.
     Unauthorized,
-    /// A token, or a web page, that may not do this.
+    /// The token, the web page or the host has no permission.
     Forbidden,
     /// No such key, or no such path.
     NotFound,
@@ -37,11 +37,11 @@ pub(super) enum Code {
     PayloadTooLarge,
     /// More items than a bulk request may have.
     BatchTooLarge,
-    /// More requests than the limit of the client.
+    /// The client is over its rate limit.
     RateLimited,
     /// A fault of the server.
     Internal,
-    /// The store takes no writes, or there is too much to do.
+    /// The store takes no writes, or the server is overloaded.
     ClusterUnavailable,
     /// The store did not answer in time.
     Timeout,
@@ -95,13 +95,13 @@ impl Error {
         }
     }
 
-    /// The same, with something more that was wrong.
+    /// Adds a detail.
     pub(super) fn detail(mut self, name: &str, value: impl Into<Value>) -> Error {
         self.details.insert(name.to_owned(), value.into());
         self
     }
 
-    /// What is wrong with a key, and in which field it is; `None` for the one in the path.
+    /// An error about a key. `field` names the field that has it; `None` for the key in the path.
     pub(super) fn invalid_key(error: KeyError, field: Option<&str>) -> Error {
         let message = error.to_string();
         // As the seed writes it: "Key cannot be empty".

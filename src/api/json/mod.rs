@@ -23,17 +23,17 @@ use query::Query;
 
 const JSON: &str = "application/json";
 
-/// The machine-readable contract of this API.
+/// The description of this API.
 const OPENAPI: &str = include_str!("openapi.json");
 
-/// What the body of a request may have beyond a value, in bytes: its other fields, a long key, some space.
+/// A body may have this many bytes besides its value: for other fields, a long key and white space.
 const AROUND_A_VALUE: u64 = 64 * 1024;
 
-/// The longest body of a bulk request, in bytes, unless that of a single value may be longer. A body is in memory whole while it is
-/// parsed, and parsing takes a worker some milliseconds a megabyte.
+/// The body of a bulk request may have this many bytes, or more if a single value may. A body is in memory whole while it is parsed, and
+/// parsing takes a worker some milliseconds a megabyte.
 const BULK_BYTES: u64 = 16 * 1024 * 1024;
 
-/// What can be asked for.
+/// The endpoints of this API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Endpoint {
     /// `GET /api/v1/kv/{key}`
@@ -64,7 +64,7 @@ pub(super) enum Endpoint {
     OpenApi,
 }
 
-/// What is to be done for a request to this API.
+/// Decides how a request to this API is answered, before its body is read.
 pub(super) fn admit(
     api: &Arc<Api>,
     endpoint: Endpoint,
@@ -81,7 +81,7 @@ fn prepare(
     query: &str,
 ) -> Result<Admission, Error> {
     let key = || parse_key(key_in_path).map_err(|error| Error::invalid_key(error, None));
-    // A value of escapes has twice its length. There are longer escapes, but hardly for all of a large value.
+    // A value in which every character is escaped, as in `\n`, is sent with twice its length. Longer escapes such as `\u0001` are rare.
     let one = 2 * api.limits.value_bytes + AROUND_A_VALUE;
     let bulk = one.max(BULK_BYTES);
     let shared = Arc::clone(api); // for what is done once the body is there
@@ -108,7 +108,7 @@ fn prepare(
         }
         Endpoint::Delete => {
             let key = key()?;
-            // 200 also for a key that is not there.
+            // A missing key is 200 as well.
             let delete = Command::One(Operation::Delete { key });
             writing(one, api, move |_, _| {
                 Ok((delete, Box::new(|_| Ok(answer::ok()))))
@@ -138,7 +138,7 @@ fn prepare(
     })
 }
 
-/// Something that is answered at once.
+/// Answers at once.
 fn answering(
     limit: u64,
     answer: impl FnOnce(&[u8]) -> Result<Response, Error> + Send + 'static,
@@ -149,10 +149,10 @@ fn answering(
     })
 }
 
-/// How the outcome of a write is answered.
+/// Makes the answer from the outcome of a write.
 type Answer = Box<dyn FnOnce(Outcome) -> Result<Response, Error> + Send>;
 
-/// A write that the body asks for, and that is answered once it is committed.
+/// Submits a write, which `read` makes from the body, and answers once it is committed.
 fn writing(
     limit: u64,
     api: &Arc<Api>,
@@ -181,7 +181,7 @@ fn put(api: &Api, key: Key, body: &[u8]) -> Result<(Command, Answer), Error> {
     Ok((put, Box::new(|_| Ok(answer::ok()))))
 }
 
-/// What a body sets a key to. `now` is the present, and `field` names a field.
+/// Makes an entry from the fields of a body. `field` makes a field's full name, for errors.
 fn entry(
     api: &Api,
     key: &Key,
@@ -193,7 +193,7 @@ fn entry(
     let (kind, value) = body::value(value, api.limits.value_bytes, || field("value"))?;
     let ttl = ttl.map(|ttl| body::expiry(ttl, now, || field("ttl")));
     let entry = Entry::new(key, kind, value.as_bytes(), ttl.transpose()?);
-    // It is text, so this does not happen.
+    // The value is text already, so this does not happen.
     entry.map_err(|_| Error::new(Code::InvalidRequest, "The body must be UTF-8"))
 }
 
@@ -227,15 +227,15 @@ fn bulk_touch(api: &Api, body: &[u8]) -> Result<(Command, Answer), Error> {
     })
 }
 
-/// What a body with operations asks for. `read` makes one, and its key, of an item, the present, and how to name a field of
-/// the item.
+/// Makes a command from a body with operations. `read` makes one operation, and its key, from an item, the present, and a function
+/// that names a field of the item.
 fn bulk_operations<T>(
     api: &Api,
     body: body::Operations<T>,
     read: impl Fn(&T, Expiry, &dyn Fn(&str) -> String) -> Result<(Key, Operation), Error>,
 ) -> Result<(Command, Answer), Error> {
     let items = body::batch(OPERATIONS, body.operations, api.limits.batch)?;
-    // Items with the same time to live go at the same moment.
+    // One present for all items, so that those with the same `ttl` expire together.
     let now = Expiry::now();
     let operations = items.iter().enumerate().map(|(n, body::Object(item))| {
         read(item, now, &|name| format!("{OPERATIONS}[{n}].{name}"))
@@ -260,7 +260,7 @@ fn bulk_get(api: &Api, body: &[u8]) -> Result<Response, Error> {
     Ok(answer::entries(keys, entries, with_ttl))
 }
 
-/// The keys in a list, each once.
+/// Checks a list of keys, and returns each key once.
 fn bulk_keys(api: &Api, keys: body::Items<body::Text<'_>>) -> Result<Vec<Key>, Error> {
     let texts = body::batch(KEYS, keys, api.limits.batch)?;
     let mut keys = Vec::with_capacity(texts.len());
@@ -277,8 +277,7 @@ fn bulk_keys(api: &Api, keys: body::Items<body::Text<'_>>) -> Result<Vec<Key>, E
 const OPERATIONS: &str = "operations";
 const KEYS: &str = "keys";
 
-/// These operations on these keys, in this order, and the answer: what became of each key, of a repeated one what the last
-/// operation on it did.
+/// Makes a command of operations, and the answer to it: a result for each key.
 fn bulk(operations: Vec<(Key, Operation)>) -> (Command, Answer) {
     let (keys, operations): (Vec<Key>, Vec<Operation>) = operations.into_iter().unzip();
     let answer = move |outcome| {
@@ -310,7 +309,7 @@ impl From<CommitError> for Error {
     }
 }
 
-/// The answer to a path or a method that there is not.
+/// Answers a request for an unknown path, or with a method that the path does not have.
 pub(super) fn miss(miss: Miss) -> Response {
     match miss {
         Miss::Path => Error::new(Code::NotFound, "No such endpoint").into_response(),
@@ -321,7 +320,7 @@ pub(super) fn miss(miss: Miss) -> Response {
     }
 }
 
-/// The answer to a request that is not let in.
+/// Answers a request that is not let in.
 pub(super) fn deny(denied: Denied) -> Response {
     match denied {
         Denied::Unauthorized => Error::new(Code::Unauthorized, "A valid token is required")
@@ -346,7 +345,7 @@ pub(super) fn deny(denied: Denied) -> Response {
     }
 }
 
-/// The answer to what the server itself does not let through.
+/// Answers a request that the server itself refuses.
 pub(super) fn refuse(fault: Fault) -> Response {
     let error = match fault {
         Fault::Malformed(what) => {

@@ -2,21 +2,21 @@
 
 use super::error::{Code, Error};
 
-/// What queries may say. Parameters that an endpoint does not have are ignored, like those that nobody knows.
+/// The query parameters. An endpoint ignores parameters that it does not have.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Query {
-    /// Whether to tell how long keys have to live.
+    /// Whether to add `ttl` to entries that expire.
     pub(super) with_ttl: bool,
-    /// How many keys to list at most.
+    /// List at most this many keys.
     pub(super) limit: Option<usize>,
-    /// How the keys begin that are listed.
+    /// List only keys with this prefix.
     pub(super) prefix: String,
-    /// The key behind which the listing begins.
+    /// List only keys greater than this text.
     pub(super) after: Option<String>,
 }
 
 impl Query {
-    /// Reads the parameters of those names.
+    /// Reads the parameters with these names.
     pub(super) fn parse(query: &str, names: &[&str]) -> Result<Query, Error> {
         let mut parsed = Query::default();
         let mut seen = Vec::new();
@@ -37,7 +37,7 @@ impl Query {
                 },
                 "limit" => {
                     let number = value.bytes().all(|b| b.is_ascii_digit()) && !value.is_empty();
-                    // More digits than fit: more than there can be keys.
+                    // A number too large for usize is no limit.
                     let limit = number.then(|| value.parse().unwrap_or(usize::MAX));
                     let limit = limit.filter(|limit| *limit > 0);
                     parsed.limit = Some(limit.ok_or_else(|| wrong("a whole number from 1 on"))?);
