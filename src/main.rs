@@ -7,6 +7,7 @@
 )]
 
 use std::io::{self, Write};
+use std::panic;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -87,6 +88,7 @@ fn serve(config: Config) -> Result<(), String> {
     logging::init(config.log_level).map_err(|error| format!("cannot log: {error}"))?;
     server::log_panics();
     memory::save_address_space();
+    flush_after_panics_of_main();
     for warning in &config.warnings {
         log::warn!("{warning}");
     }
@@ -163,6 +165,18 @@ fn serve(config: Config) -> Result<(), String> {
         .map_err(|error| format!("the end was not clean: {error}"))?;
     log::info!("drained in {:.1?}, bye", started.elapsed());
     Ok(())
+}
+
+/// A panic of this thread ends the process, so its line must be written first. One of another thread does not, and must not wait.
+fn flush_after_panics_of_main() {
+    let main = thread::current().id();
+    let log = panic::take_hook();
+    panic::set_hook(Box::new(move |panic| {
+        log(panic);
+        if thread::current().id() == main {
+            logging::flush(LAST_LINES);
+        }
+    }));
 }
 
 /// The door of the server, and how many connections it lets in.
