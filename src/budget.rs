@@ -7,9 +7,10 @@
 //! * **Held**: entries that are not data any more and are still in memory, because a snapshot has yet to write them or because a
 //!   cleared store takes a moment to free.
 //! * **Bodies** of requests under way. They may take whatever data and held entries leave free of the whole limit. So clients that
-//!   replace values faster than a snapshot writes them have to wait.
+//!   replace values faster than a snapshot writes them have to wait. A body that is the only one may always come, so that a large
+//!   value can be overwritten in a full store.
 //!
-//! The sum stays below the limit, because the data grows only by what was a body before: when a body becomes data, the sum stays the
+//! But for that one body, the sum stays below the limit, because the data grows only by what was a body before: when a body becomes data, the sum stays the
 //! same. Until its request is answered, it is even counted twice, which errs on the safe side.
 //!
 //! The [`Budget`] knows neither HTTP nor the store. The store reports data and held entries. Whoever reads a body reserves memory first.
@@ -87,19 +88,19 @@ impl Budget {
 
     /// Reserves memory for a body; `None` if the data and other bodies do not leave so much free.
     pub fn reserve(self: &Arc<Self>, bytes: u64) -> Option<Reservation> {
-        self.take(bytes).then(|| Reservation {
+        self.take(bytes, 0).then(|| Reservation {
             budget: Arc::clone(self),
             bytes,
         })
     }
 
-    /// Adds to what is under way, if so much is free.
-    fn take(&self, bytes: u64) -> bool {
+    /// Adds to what is under way, if so much is free, or if all that is under way belongs to the same body.
+    fn take(&self, bytes: u64, own: u64) -> bool {
         let taken = self.stored().saturating_add(self.held());
         let free_at_most = self.limit.saturating_sub(taken);
         let more = |taken: u64| {
             let sum = taken.checked_add(bytes)?;
-            (sum <= free_at_most).then_some(sum)
+            (sum <= free_at_most || taken == own).then_some(sum)
         };
         self.under_way
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more)
@@ -122,7 +123,7 @@ impl Reservation {
 
     /// Reserves so many bytes more. Returns whether they were free; if not, nothing has changed.
     pub fn grow(&mut self, bytes: u64) -> bool {
-        let taken = self.budget.take(bytes);
+        let taken = self.budget.take(bytes, self.bytes);
         if taken {
             self.bytes += bytes;
         }
@@ -150,11 +151,11 @@ mod tests {
         assert_eq!((budget.limit(), budget.data_limit()), (800, 700));
         budget.set_stored(500);
         let mut first = budget.reserve(200).unwrap();
-        assert!(budget.reserve(101).is_none());
-        assert!(!first.grow(101));
-        assert_eq!(budget.under_way(), 200);
-        assert!(first.grow(60));
         let second = budget.reserve(40).unwrap();
+        assert!(budget.reserve(61).is_none());
+        assert!(!first.grow(61));
+        assert_eq!(budget.under_way(), 240);
+        assert!(first.grow(60));
         assert_eq!((first.bytes(), budget.under_way()), (260, 300));
         assert!(budget.reserve(1).is_none());
         drop(first);
@@ -164,19 +165,23 @@ mod tests {
     }
 
     #[test]
-    fn a_body_has_room_where_the_data_is_full_and_none_where_it_is_over_the_limit() {
+    fn bodies_have_room_where_the_data_is_full_and_one_where_it_is_over_the_limit() {
         let budget = Arc::new(Budget::new(800));
         budget.set_stored(budget.data_limit());
-        assert!(budget.reserve(100).is_some());
-        assert!(budget.reserve(101).is_none());
-        budget.hold(60);
-        assert!(budget.reserve(41).is_none());
-        assert!(budget.reserve(40).is_some());
-        budget.let_go(60);
-        assert!(budget.reserve(100).is_some());
+        let first = budget.reserve(50).unwrap();
+        assert!(budget.reserve(50).is_some());
+        assert!(budget.reserve(51).is_none());
+        budget.hold(30);
+        assert!(budget.reserve(21).is_none());
+        assert!(budget.reserve(20).is_some());
+        budget.let_go(30);
+        drop(first);
+        // The only one there is.
         budget.set_stored(801);
+        let mut only = budget.reserve(1000).unwrap();
+        assert!(only.grow(1000));
         assert!(budget.reserve(1).is_none());
-        assert!(budget.reserve(0).is_some());
+        assert!(budget.reserve(0).is_none());
     }
 
     #[test]

@@ -61,8 +61,9 @@
 //!    copy of the map while writes go on.
 //!
 //! **The armour** adds what hostile and slow clients make necessary. Its page lists each hazard, with the test that shows it. Begin with
-//! `armour/hooks.rs`, the strangest file, then `armour/connection.rs` and `armour/accept.rs`. *Who may wait for a client?* tiny_http's threads
-//! and the transfer threads, never a worker.
+//! `armour/hooks.rs`, the strangest file. Then follow the bytes: `armour/connection/reading.rs`, `armour/inbound.rs`, `armour/head.rs`. Then
+//! the answer: `armour/connection/serving.rs`, `armour/transfer.rs`. Last, `armour/accept.rs`. *Who may wait for a client?* tiny_http's threads
+//! and the transfer thread, never a worker.
 
 // Tests may; elsewhere a comment has to show why it cannot happen.
 #![cfg_attr(

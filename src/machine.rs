@@ -6,20 +6,34 @@ use std::path::{Path, PathBuf};
 
 use rustix::process::{Resource, getrlimit};
 
-/// The server takes three quarters of what it may use. The rest is for threads, buffers, what the allocator has not given back, and
-/// whatever else runs there.
+/// Data and bodies take three quarters of what the server may use. The rest is for connections, each of which has a thread, for buffers,
+/// and for what the allocator has not given back.
 const QUARTERS: u64 = 3;
+
+/// What a connection takes at most, without the bodies that come by it: its thread, in the kernel and here, and what it has sent of a head.
+const CONNECTION: u64 = 64 * 1024;
 
 /// What to assume where nothing can be read: 1 GiB.
 const UNKNOWN: u64 = 1 << 30;
 
-/// How much memory to use, in bytes, and why so much.
+/// How much memory to use for data and bodies, in bytes, and why so much.
 pub fn memory_to_use() -> (u64, String) {
-    let (limit, what) = smallest(Path::new("/"), own_limit());
+    let (limit, what) = memory();
     (
         limit / 4 * QUARTERS,
         format!("three quarters of {what} ({} MiB)", limit >> 20),
     )
+}
+
+/// How many connections fit into the memory that is left for them.
+pub fn connections() -> usize {
+    let (limit, _) = memory();
+    usize::try_from(limit / 4 / CONNECTION).unwrap_or(usize::MAX)
+}
+
+/// What this process may use, in bytes, and what says so.
+fn memory() -> (u64, &'static str) {
+    smallest(Path::new("/"), own_limit())
 }
 
 /// The smaller of the limits that the process itself has on address space and on data (`ulimit -v`, `ulimit -d`).

@@ -22,8 +22,8 @@ use signal_hook::low_level::signal_name;
 
 use threadkv::api::{About, Admitted, Api, Auth, Limits};
 use threadkv::budget::Budget;
-use threadkv::machine;
 use threadkv::logging;
+use threadkv::machine;
 use threadkv::memory;
 use threadkv::options::{self, Config, Invocation, TokenCommand};
 use threadkv::server::{self, Door, Monitor, Parts, Pool, Server};
@@ -97,7 +97,9 @@ fn serve(config: Config) -> Result<(), String> {
     let serving = Arc::new(AtomicBool::new(false));
     let stop = watch_signals(Arc::clone(&serving), auth.clone())?;
     let monitor = Arc::new(Monitor::default());
-    let (door, connections) = door(&config, &monitor)?;
+    let (budget, of_memory) = budget(&config);
+    let budget = Arc::new(budget);
+    let (door, connections) = door(&config, &monitor, &budget)?;
     let socket = server::bind(config.address).map_err(|error| {
         format!(
             "cannot listen on {}: {error}; choose another --host or --port",
@@ -109,8 +111,7 @@ fn serve(config: Config) -> Result<(), String> {
         .map_err(|error| format!("cannot listen: {error}"))?;
 
     let (pool, tasks) = Pool::new();
-    let (budget, of_memory) = budget(&config);
-    let store = Arc::new(open_store(&config, Arc::new(budget), pool.clone())?);
+    let store = Arc::new(open_store(&config, budget, pool.clone())?);
     let limits = Limits {
         value_bytes: config.max_value_bytes,
         batch: config.max_batch,
@@ -181,7 +182,11 @@ fn flush_after_panics_of_main() {
 
 /// The door of the server, and how many connections it lets in.
 #[cfg(feature = "armour")]
-fn door(config: &Config, monitor: &Arc<Monitor>) -> Result<(Arc<dyn Door>, String), String> {
+fn door(
+    config: &Config,
+    monitor: &Arc<Monitor>,
+    budget: &Arc<Budget>,
+) -> Result<(Arc<dyn Door>, String), String> {
     use threadkv::armour::{self, Armour};
     armour::prefer_throughput();
     if let Err(reason) = armour::check() {
@@ -196,20 +201,23 @@ fn door(config: &Config, monitor: &Arc<Monitor>) -> Result<(Arc<dyn Door>, Strin
         );
     }
     let most = armour::most_connections(armour::raise_descriptor_limit());
-    let connections = config.max_connections.unwrap_or(most);
+    let in_memory = machine::connections().clamp(1, most);
+    let connections = config.max_connections.unwrap_or(in_memory);
     if connections > most {
         return Err(format!(
             "--max-connections {connections}: the limits on open files and threads allow {most}; \
              raise them (ulimit -Hn, ulimit -Hu) or ask for fewer"
         ));
     }
-    let door = Armour::new(connections, config.timeouts, Arc::clone(monitor));
+    let (monitor, budget) = (Arc::clone(monitor), Arc::clone(budget));
+    let door = Armour::new(connections, config.timeouts, monitor, budget)
+        .map_err(|error| format!("cannot start a thread: {error}"))?;
     Ok((Arc::new(door), format!("{connections} connections")))
 }
 
 /// The same without the armour: all clients are trusted.
 #[cfg(not(feature = "armour"))]
-fn door(_: &Config, _: &Arc<Monitor>) -> Result<(Arc<dyn Door>, String), String> {
+fn door(_: &Config, _: &Arc<Monitor>, _: &Arc<Budget>) -> Result<(Arc<dyn Door>, String), String> {
     let connections = "any number of connections, since it is built without armour";
     Ok((Arc::new(server::Plain), connections.into()))
 }

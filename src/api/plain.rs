@@ -107,12 +107,10 @@ pub(super) fn deny(denied: Denied) -> Response {
 
 /// Answers a request that the server itself refuses.
 pub(super) fn refuse(fault: Fault) -> Response {
+    let response = line(fault.status(), &fault.to_string());
     match fault {
-        Fault::Malformed(what) => line(400, &format!("malformed request: {what}")),
-        Fault::TooLarge { .. } => line(413, "value too large"),
-        Fault::Overloaded => line(503, "the server is overloaded, try again later")
-            .with_header("Retry-After", RETRY_AFTER),
-        Fault::Internal => line(500, "internal server error"),
+        Fault::Overloaded => response.with_header("Retry-After", RETRY_AFTER),
+        _ => response,
     }
 }
 

@@ -25,8 +25,8 @@ use std::time::{Duration, Instant};
 use libc::c_int;
 
 use super::connection::{Connection, Doing};
-use super::follow::Sending;
 use super::hooks::{borrow, close, peer};
+use super::inbound::Sending;
 use super::socket::cookie;
 use super::table::Table;
 use super::transfer::Transfers;
@@ -53,9 +53,6 @@ const STAND_INS: usize = 32;
 
 /// A connection that is still forgotten after so long is closed, so that its client knows.
 const LOST: Duration = Duration::from_secs(10);
-
-/// How long an earlier connection from the same address and port may take to end. Nobody is accepted meanwhile.
-const EARLIER: Duration = Duration::from_millis(1);
 
 /// What tiny_http's accept loop is given.
 pub(super) enum Accepted {
@@ -159,15 +156,6 @@ impl Gate {
     fn admit(&self, accepted: RawFd) -> Option<Arc<Connection>> {
         // One that has been reset already would keep its descriptors until a thread looks at it.
         let (client, cookie) = (peer(accepted)?, cookie(accepted)?);
-        // A request only tells its client's address. Where a client that has broken off comes back from the same port, a request of
-        // its earlier connection could be answered on the new one. So the earlier one must have ended.
-        let deadline = Instant::now() + EARLIER;
-        while self.table.of(&client).is_some() {
-            if Instant::now() >= deadline {
-                return None;
-            }
-            thread::sleep(EARLIER / 10);
-        }
         let connection = Connection::new(client, accepted, cookie, &self.transfers);
         let connection = Arc::new(connection);
         self.table.insert(&connection);

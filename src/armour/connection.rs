@@ -1,30 +1,26 @@
 //! One connection: what its client sends, what it is owed, and how its bodies and answers are moved.
+//!
+//! Three kinds of threads meet here. tiny_http's thread reads heads and waits while it must not read on. Workers take requests up and
+//! write answers. The transfer thread moves what takes long.
 
-use std::io;
 use std::net::SocketAddr;
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use tiny_http::Request;
-
-use super::discard::{discard, throw_away};
-use super::follow::{Follower, HEAD_BYTES, Sending};
-use super::socket::{self, Held};
-use super::transfer::{self, Transfers};
+use super::head::HEAD_BYTES;
+use super::hooks::borrow;
+use super::inbound::{Inbound, Sending};
+use super::socket::{self, DirectWriter, Held};
+use super::transfer::Transfers;
 use crate::memory;
-use crate::server::{self, Message, Outgoing, Turn, Upload};
 
-/// The most requests of one client that wait for the one under way. tiny_http parses 1 KiB at a time, so there can be some more. Each
-/// takes 2 or 3 kB.
+/// The most requests of one client that wait for the one under way. Each takes 2 or 3 kB.
 const AHEAD: u64 = 32;
 
 /// The most bytes of such requests.
 const AHEAD_BYTES: usize = HEAD_BYTES;
-
-/// How long a write to a client waits for room in the socket before the writer does something else.
-pub(super) const WRITING: Duration = Duration::from_millis(10);
 
 /// How long a refused client may send the rest of its body, and read why it was refused.
 const FAREWELL: Duration = Duration::from_secs(5);
@@ -41,32 +37,29 @@ const BYTES: usize = 16 * 1024;
 /// A connection that was accepted and has not been closed.
 pub(super) struct Connection {
     pub(super) client: SocketAddr,
-    /// The descriptor that it was accepted as. tiny_http writes to it, and duplicates it to read.
+    /// The descriptor that it was accepted as. tiny_http writes to it, and duplicates it to read. It stays open as long as a request of
+    /// the connection, or its writer, is there.
     fd: RawFd,
     /// The kernel's name for the socket.
     pub(super) cookie: u64,
     pub(super) accepted: Instant,
     /// Whether a thread has come to read from it.
     attended: AtomicBool,
-    /// Whether all reads from it return the end of the stream.
+    /// Whether all reads from it return the end of the stream. Changed under the lock.
     ended: AtomicBool,
-    /// Whether requests that were read from it do not count any more.
-    void: AtomicBool,
-    /// Whether so many requests are waiting, or so many bytes of them, that no more should be read.
-    is_ahead: AtomicBool,
     /// Held for as long as it takes to look at some bytes. No other lock is taken under it.
     progress: Mutex<Progress>,
-    /// Notified when a thread that is held back may read again.
-    answered: Condvar,
+    /// Notified when tiny_http's thread, which is held back, may go on.
+    changed: Condvar,
     transfers: Arc<Transfers>,
 }
 
 struct Progress {
-    follower: Follower,
+    inbound: Inbound,
     /// How many requests have been answered.
     answered: u64,
-    /// Bytes read since the client was last owed nothing.
-    ahead: usize,
+    /// Whether tiny_http's thread is held back.
+    waits: bool,
     /// Since when the client is sending what it is sending.
     since: Instant,
     /// When the client last sent something or was answered.
@@ -85,12 +78,12 @@ struct Farewell {
 }
 
 impl Farewell {
-    /// `None` if there are too many already, or if the descriptor may come to mean another connection.
+    /// `None` if there are too many already.
     fn new(held: Held, transfers: &Arc<Transfers>) -> Option<Farewell> {
         let others = transfers.farewells.fetch_add(1, Ordering::Relaxed);
         let transfers = Arc::clone(transfers);
         let farewell = Farewell { held, transfers };
-        (others < FAREWELLS && farewell.held.is_own()).then_some(farewell)
+        (others < FAREWELLS).then_some(farewell)
     }
 }
 
@@ -103,8 +96,6 @@ impl Drop for Farewell {
 /// What a client is doing.
 pub(super) struct Doing {
     pub(super) sending: Sending,
-    /// For how long.
-    pub(super) since: Duration,
     /// How long ago it last sent something or was answered.
     pub(super) silent: Duration,
     /// Whether it has never sent a request.
@@ -127,19 +118,17 @@ impl Connection {
             accepted: now,
             attended: AtomicBool::new(false),
             ended: AtomicBool::new(false),
-            void: AtomicBool::new(false),
-            is_ahead: AtomicBool::new(false),
             progress: Mutex::new(Progress {
-                follower: Follower::new(),
+                inbound: Inbound::new(cookie, &transfers.budget),
                 answered: 0,
-                ahead: 0,
+                waits: false,
                 since: now,
                 last: now,
                 farewell: None,
                 voided: None,
                 closed: [false; 2],
             }),
-            answered: Condvar::new(),
+            changed: Condvar::new(),
             transfers: Arc::clone(transfers),
         }
     }
@@ -153,18 +142,21 @@ impl Connection {
         self.attended.load(Ordering::Relaxed)
     }
 
-    /// Makes all reads return the end of the stream.
-    pub(super) fn end(&self) {
-        self.ended.store(true, Ordering::SeqCst);
-        drop(self.lock());
-        self.answered.notify_all();
+    pub(super) fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Acquire)
     }
 
-    /// Ends it, and makes requests that have been read from it not count any more.
-    fn void(&self) {
-        self.void.store(true, Ordering::SeqCst);
-        self.lock().voided.get_or_insert_with(Instant::now);
-        self.end();
+    fn end(&self, progress: &Progress) {
+        self.ended.store(true, Ordering::Release);
+        if progress.waits {
+            self.changed.notify_all();
+        }
+    }
+
+    /// Makes all reads return the end of the stream, and requests that have been read not count any more.
+    fn void(&self, progress: &mut Progress) {
+        progress.voided.get_or_insert_with(Instant::now);
+        self.end(progress);
     }
 
     /// Whether it should be closed by now: tiny_http's thread may be waiting for bytes that never come.
@@ -173,67 +165,29 @@ impl Connection {
         voided.is_some_and(|voided| voided.elapsed() > FAREWELL + LATE)
     }
 
-    fn is_void(&self) -> bool {
-        self.void.load(Ordering::SeqCst)
-    }
-
-    pub(super) fn has_ended(&self) -> bool {
-        self.ended.load(Ordering::SeqCst)
-    }
-
     /// What the client is doing; `None` while a request of it is under way.
     pub(super) fn doing(&self) -> Option<Doing> {
         let progress = self.lock();
         (progress.owed() == 0).then(|| Doing {
-            sending: progress.follower.sending(),
-            since: progress.since.elapsed(),
+            sending: progress.inbound.sending(),
             silent: progress.last.elapsed(),
-            is_new: progress.follower.requests() == 0,
+            is_new: progress.inbound.requests() == 0,
         })
     }
 
-    /// Holds the thread that reads back while too many requests of the client are waiting, so that more of them stay in the client's
-    /// own buffers.
-    pub(super) fn before_reading(&self) {
-        if !self.is_ahead.load(Ordering::Relaxed) {
-            return;
-        }
-        let wait = |_: &mut Progress| self.is_ahead.load(Ordering::Relaxed) && !self.has_ended();
-        drop(self.answered.wait_while(self.lock(), wait));
-    }
-
-    /// Notes what has been received. Returns how much of it may be used.
-    pub(super) fn follow(&self, bytes: &mut [u8]) -> usize {
-        let mut progress = self.lock();
-        let progress = &mut *progress;
-        let before = (progress.follower.sending(), progress.follower.requests());
-        let usable = progress.follower.follow(bytes, progress.answered);
-        progress.last = Instant::now();
-        let goes_on = before.0.is_same_kind(progress.follower.sending());
-        if !goes_on || progress.follower.requests() != before.1 {
-            progress.since = progress.last;
-        }
-        progress.ahead += bytes.len();
-        if progress.is_ahead(AHEAD) {
-            self.is_ahead.store(true, Ordering::Relaxed);
-        }
-        if usable < bytes.len() {
-            self.ended.store(true, Ordering::SeqCst);
-        }
-        usable
-    }
-
     /// A request has been answered.
-    pub(super) fn count_answer(&self) {
+    fn count_answer(&self) {
         let mut progress = self.lock();
         progress.answered += 1;
         progress.last = Instant::now();
-        if progress.owed() == 0 {
-            progress.ahead = 0;
-        }
-        if self.is_ahead.load(Ordering::Relaxed) && !progress.is_ahead(AHEAD / 2) {
-            self.is_ahead.store(false, Ordering::Relaxed);
-            self.answered.notify_all();
+        self.wake(&progress);
+    }
+
+    /// Wakes tiny_http's thread if it may go on. Not for each answer: only when half of what was too much has been answered.
+    fn wake(&self, progress: &Progress) {
+        let goes_on = progress.inbound.is_ready() || progress.owed() == 0;
+        if progress.waits && (goes_on || !progress.holds_back(AHEAD / 2)) {
+            self.changed.notify_all();
         }
     }
 
@@ -242,9 +196,14 @@ impl Connection {
         Held::new(self.fd, self.cookie)
     }
 
+    /// The way to the client, for whoever has a request of the connection, or its writer.
+    pub(super) fn socket(&self) -> DirectWriter<'_> {
+        DirectWriter::new(borrow(self.fd))
+    }
+
     /// Closes the connection: tiny_http's thread reads the end of the stream, and lets go of it.
     pub(super) fn shut_down(&self) {
-        self.void();
+        self.void(&mut self.lock());
         if let Some(held) = self.hold() {
             held.shut_down();
         }
@@ -255,55 +214,14 @@ impl Connection {
         if socket::has_unread(self.fd) {
             return;
         }
-        let progress = self.lock();
-        if progress.owed() > 0 || progress.follower.sending() != Sending::Nothing {
+        let mut progress = self.lock();
+        if progress.owed() > 0 || progress.inbound.sending() != Sending::Nothing {
             return;
         }
         // Under the lock: what is read from now on was sent to a connection that was closing.
-        self.void.store(true, Ordering::SeqCst);
+        self.void(&mut progress);
         drop(progress);
         self.shut_down();
-    }
-
-    /// tiny_http is about to close one of its two descriptors. Returns whether that was the second one.
-    ///
-    /// A client that was refused may send on for a while first. tiny_http's thread, which closes the half that reads, has nothing else
-    /// to do.
-    pub(super) fn close_half(&self, reads: bool) -> bool {
-        self.end();
-        let mut progress = self.lock();
-        if let Some(farewell) = progress.farewell.take_if(|_| reads) {
-            drop(progress);
-            discard(&farewell.held, FAREWELL);
-            drop(farewell);
-            progress = self.lock();
-        }
-        progress.closed[usize::from(reads)] = true;
-        progress.closed == [true; 2]
-    }
-
-    /// Ends the connection in the middle of a request.
-    pub(super) fn abandon(&self, request: Option<Request>) {
-        self.shut_down();
-        request.into_iter().for_each(throw_away);
-    }
-
-    /// A write by a worker or by a transfer thread has ended.
-    pub(super) fn finish(&self, written: io::Result<()>, turn: Turn) {
-        match written {
-            Ok(()) => self.count_answer(),
-            Err(error) => {
-                log::debug!(
-                    "{}: the client did not take the answer: {error}",
-                    self.client
-                );
-                if let Some(held) = self.hold() {
-                    held.forget_unsent();
-                }
-                self.abandon(None);
-            }
-        }
-        drop(turn);
     }
 
     fn lock(&self) -> MutexGuard<'_, Progress> {
@@ -315,13 +233,16 @@ impl Connection {
 impl Progress {
     /// How many requests have not been answered.
     fn owed(&self) -> u64 {
-        self.follower.requests().saturating_sub(self.answered)
+        self.inbound.requests().saturating_sub(self.answered)
     }
 
-    /// Whether so many requests are waiting, or so many bytes of them, that no more should be read.
-    fn is_ahead(&self, requests: u64) -> bool {
+    /// Whether tiny_http must not read on: others read a body, or a refused request is to be answered, or so many requests are waiting,
+    /// or so many bytes of them.
+    fn holds_back(&self, requests: u64) -> bool {
         let owed = self.owed();
-        owed >= requests || owed > 0 && self.ahead >= AHEAD_BYTES
+        self.inbound.is_in_body()
+            || owed >= requests
+            || owed > 0 && (self.inbound.has_ended() || self.inbound.waiting_bytes() >= AHEAD_BYTES)
     }
 }
 
@@ -331,65 +252,7 @@ impl Drop for Connection {
     }
 }
 
-impl server::Connection for Connection {
-    fn take(&self, request: Request) -> Option<Request> {
-        if self.is_void() {
-            throw_away(request);
-            return None;
-        }
-        Some(request)
-    }
-
-    fn receive(self: Arc<Self>, upload: Upload) {
-        transfer::receive(&Arc::clone(&self.transfers), self, upload);
-    }
-
-    fn write(self: Arc<Self>, mut outgoing: Outgoing) {
-        match outgoing.message.write_all(&mut outgoing.writer) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                match Arc::clone(&self).reserve() {
-                    Some(write) => write(outgoing),
-                    // The client has a part of the answer, so nothing else can be said.
-                    None => {
-                        drop(outgoing.writer);
-                        self.finish(Err(error), outgoing.turn);
-                    }
-                }
-            }
-            written => {
-                drop(outgoing.writer);
-                self.finish(written, outgoing.turn);
-            }
-        }
-    }
-
-    fn reserve(self: Arc<Self>) -> Option<Box<dyn FnOnce(Outgoing) + Send>> {
-        let transfers = Arc::clone(&self.transfers);
-        transfer::reserve(&transfers, self)
-    }
-
-    fn refuse(self: Arc<Self>, request: Request, mut message: Message, turn: Turn) {
-        // All answers before this one have been written, so it may go past tiny_http. As a rule the socket takes it at once.
-        let held = self.hold();
-        let told = held.filter(|mut held| message.write_all(&mut held).is_ok());
-        let farewell = told.and_then(|held| {
-            held.shut_down_write();
-            Farewell::new(held, &self.transfers)
-        });
-        match farewell {
-            Some(farewell) => {
-                let mut progress = self.lock();
-                progress.farewell = Some(farewell).filter(|_| !progress.closed[1]);
-                drop(progress);
-                self.void();
-            }
-            None => self.shut_down(),
-        }
-        // Now tiny_http's thread gets to read the end of the stream, and lets go of the connection.
-        throw_away(request);
-        drop(turn);
-    }
-}
-
+mod reading;
+mod serving;
 #[cfg(test)]
 mod tests;

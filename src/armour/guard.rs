@@ -1,8 +1,8 @@
-//! The guard: looks at all connections several times a second, and closes those on which too little happens.
+//! The guard: looks at all connections several times a second, and closes those on which nothing happens.
 //!
-//! The threads that move bodies and answers look after these themselves ([`super::transfer`]). What is left are connections without a
-//! request under way: idle ones, heads that do not come to their end, and the small bodies that tiny_http reads itself. A look takes
-//! no system call, only closing does.
+//! Who waits for a client looks after how fast it is: tiny_http's threads for heads and short bodies ([`super::connection`]), the transfer
+//! thread for the rest ([`super::transfer`]). What is left are connections without a request under way. A look takes no system call,
+//! only closing does.
 
 use std::io;
 use std::sync::Arc;
@@ -10,53 +10,33 @@ use std::thread;
 use std::time::Duration;
 
 use super::accept::Gate;
-use super::connection::Doing;
-use super::follow::Sending;
-use super::pace;
-use crate::server::Timeouts;
+use super::inbound::Sending;
 
 /// Pause between two looks.
 const LOOK: Duration = Duration::from_millis(250);
 
-/// Starts the guard.
-pub(super) fn start(gate: Arc<Gate>, timeouts: Timeouts) -> io::Result<()> {
+/// Starts the guard. It closes connections that have been idle for so long.
+pub(super) fn start(gate: Arc<Gate>, idle: Duration) -> io::Result<()> {
     let watch = move || {
         loop {
             thread::sleep(LOOK);
-            close_overdue(&gate, &timeouts);
+            close_overdue(&gate, idle);
         }
     };
     thread::Builder::new().name("guard".into()).spawn(watch)?;
     Ok(())
 }
 
-fn close_overdue(gate: &Gate, timeouts: &Timeouts) {
+fn close_overdue(gate: &Gate, idle: Duration) {
     let overdue = gate.table.select(|connection| {
-        let doing = connection.doing().filter(|_| !connection.has_ended());
-        doing.and_then(|doing| complaint(timeouts, &doing))
+        let doing = connection.doing().filter(|_| !connection.has_ended())?;
+        (doing.sending == Sending::Nothing && doing.silent >= idle).then_some(())
     });
+    for (connection, ()) in overdue {
+        log::debug!("{}: closing: idle", connection.client);
+        connection.shut_down_if_idle();
+    }
     for (connection, ()) in gate.table.select(|it| it.lingers().then_some(())) {
         connection.shut_down();
-    }
-    for (connection, complaint) in overdue {
-        log::debug!("{}: closing: {complaint}", connection.client);
-        if complaint == IDLE {
-            connection.shut_down_if_idle();
-        } else {
-            connection.shut_down();
-        }
-    }
-}
-
-const IDLE: &str = "idle";
-
-/// What is wrong with a connection, if anything is.
-fn complaint(timeouts: &Timeouts, doing: &Doing) -> Option<&'static str> {
-    match doing.sending {
-        Sending::Head if doing.since >= timeouts.head => Some("its head took too long"),
-        Sending::SmallBody { came } if doing.since >= pace::allowed(timeouts, came) => {
-            Some("its body took too long")
-        }
-        _ => (doing.silent >= timeouts.idle).then_some(IDLE),
     }
 }

@@ -18,11 +18,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use libc::{c_int, c_void, size_t, sockaddr, socklen_t, ssize_t};
-use rustix::net::getpeername;
+use rustix::net::{RecvFlags, getpeername};
 
 use super::accept::{Accepted, Gate};
 use super::connection::Connection;
-use super::reading;
 use super::socket::cookie;
 
 /// The gate of the one server that a process can have.
@@ -110,40 +109,14 @@ unsafe extern "C" fn recv(
     flags: c_int,
 ) -> ssize_t {
     note_call(1);
-    let from_kernel = |more_flags: c_int| -> io::Result<usize> {
-        // SAFETY: the caller's arguments, handed on as they are; without an address to fill in.
-        let received = unsafe {
-            let none = std::ptr::null_mut::<c_void>();
-            libc::syscall(
-                libc::SYS_recvfrom,
-                socket,
-                buffer,
-                length,
-                flags | more_flags,
-                none,
-                none,
-            )
-        };
-        usize::try_from(received).map_err(|_| io::Error::last_os_error())
-    };
-    let follow = |connection: &Connection, received: usize| {
-        // SAFETY: the kernel has written so many bytes there.
-        let bytes = unsafe { std::slice::from_raw_parts_mut(buffer.cast::<u8>(), received) };
-        connection.follow(bytes)
-    };
+    // SAFETY: the caller's buffer has that much space, and nobody else uses it during the call.
+    let space = || unsafe { std::slice::from_raw_parts_mut(buffer.cast(), length) };
+    let from_client = |connection: &Connection| connection.read(socket, space());
     let receive = || {
-        if let Some(received) = reading::receive(socket, length, &from_kernel, &follow) {
-            return received;
-        }
-        let from_client = |connection: &Connection| {
-            connection.before_reading();
-            if connection.has_ended() {
-                return Ok(0);
-            }
-            let received = from_kernel(0)?;
-            Ok(follow(connection, received))
-        };
-        with_latest(socket, from_client).unwrap_or_else(|| from_kernel(0))
+        with_latest(socket, from_client).unwrap_or_else(|| {
+            let flags = RecvFlags::from_bits_retain(flags.cast_unsigned());
+            Ok(rustix::net::recv(borrow(socket), space(), flags)?.1)
+        })
     };
     // Nothing in here panics; if something did, it must not reach a caller that expects C.
     let received = catch_unwind(AssertUnwindSafe(receive)).unwrap_or(Ok(0));

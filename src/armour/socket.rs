@@ -3,16 +3,25 @@
 //! tiny_http closes its descriptors whenever it likes, so a number may have come to mean another socket since it was noted. The
 //! kernel gives each socket a cookie that no other socket ever has: whoever acts on a descriptor compares that first.
 
-use std::io;
+use std::io::{self, Write};
+use std::mem::MaybeUninit;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::time::Duration;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
-use rustix::net::sockopt::{self, Timeout};
-use rustix::net::{SendFlags, Shutdown, send, shutdown};
+use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown, sockopt};
 
 use super::hooks::{borrow, bytes_acked};
 use crate::server::readable;
+
+/// The most bytes of a refused body that are read and thrown away, so that a client that sends first and reads later gets to read the
+/// answer.
+const DISCARDED: u64 = 64 * 1024 * 1024;
+
+/// How often the log says that a client spoke TLS.
+const TLS_LOGGED: Duration = Duration::from_secs(60);
 
 /// The kernel's name for a socket, which no other socket ever has; `None` if the descriptor is no socket.
 pub(super) fn cookie(fd: RawFd) -> Option<u64> {
@@ -74,31 +83,67 @@ impl Held {
         let _ = sockopt::set_socket_linger(self, Some(Duration::ZERO));
     }
 
-    /// Sets how long a write waits for room in the socket, for everybody who uses the connection.
-    pub(super) fn set_send_timeout(&self, time: Duration) {
-        let _ = sockopt::set_socket_timeout(self, Timeout::Send, Some(time));
+    /// Reads what the client still sends, up to a limit, and throws it away.
+    pub(super) fn discard(&self, time: Duration) {
+        let (deadline, mut buffer, mut discarded) = (Instant::now() + time, [0; 16 * 1024], 0);
+        while discarded < DISCARDED {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() || !readable(self, left) {
+                return;
+            }
+            match rustix::io::read(self, &mut buffer) {
+                Ok(0) | Err(_) => return,
+                Ok(bytes) => discarded += bytes as u64,
+            }
+        }
+    }
+}
+
+/// Receives from a socket, and waits for that.
+pub(super) fn receive(fd: RawFd, buffer: &mut [MaybeUninit<u8>]) -> io::Result<&[u8]> {
+    let ((received, _), _) = recv(borrow(fd), buffer, RecvFlags::empty())?;
+    Ok(received)
+}
+
+/// Receives what has come already. If that is nothing, there is an error of the kind `WouldBlock`.
+pub(super) fn receive_at_hand(fd: RawFd, buffer: &mut [MaybeUninit<u8>]) -> io::Result<&[u8]> {
+    let ((received, _), _) = recv(borrow(fd), buffer, RecvFlags::DONTWAIT)?;
+    Ok(received)
+}
+
+/// The way to a client, past tiny_http: a write takes what the socket has room for, and never waits. If there is none, there is an error
+/// of the kind `WouldBlock`.
+pub(super) struct DirectWriter<'a>(BorrowedFd<'a>);
+
+impl<'a> DirectWriter<'a> {
+    pub(super) fn new(socket: BorrowedFd<'a>) -> DirectWriter<'a> {
+        DirectWriter(socket)
+    }
+
+    /// Tells the client that nothing more comes.
+    pub(super) fn shut_down_write(&self) {
+        let _ = shutdown(self.0, Shutdown::Write);
     }
 
     /// How many bytes the client's kernel has acknowledged; `None` if ours does not tell.
     pub(super) fn acknowledged(&self) -> Option<u64> {
-        bytes_acked(self.as_fd())
-    }
-
-    /// Whether there is something to read before the time is up.
-    pub(super) fn is_readable(&self, within: Duration) -> bool {
-        readable(self, within)
+        bytes_acked(self.0)
     }
 }
 
-impl io::Read for &Held {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        Ok(rustix::io::read(self, buffer)?)
+impl AsFd for DirectWriter<'_> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0
     }
 }
 
-impl io::Write for &Held {
+impl Write for DirectWriter<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        Ok(send(self, bytes, SendFlags::NOSIGNAL)?)
+        Ok(send(
+            self.0,
+            bytes,
+            SendFlags::NOSIGNAL | SendFlags::DONTWAIT,
+        )?)
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -106,10 +151,20 @@ impl io::Write for &Held {
     }
 }
 
+/// Logs that a client spoke TLS, as it does for an `https://` by mistake. Once a minute at most: nobody shall fill the log.
+pub(super) fn log_tls(client: SocketAddr) {
+    static LOGGED: Mutex<Option<Instant>> = Mutex::new(None);
+    let mut logged = LOGGED.lock().unwrap_or_else(PoisonError::into_inner);
+    if logged.is_none_or(|it| it.elapsed() >= TLS_LOGGED) {
+        *logged = Some(Instant::now());
+        log::info!("{client}: closed, since it speaks TLS: use http:// or put a proxy in front");
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::{Read, Write};
+    use std::io::Read;
     use std::net::{TcpListener, TcpStream};
 
     #[test]
@@ -122,7 +177,7 @@ mod tests {
         let cookie = cookie(accepted).unwrap();
         assert!(Held::new(accepted, cookie + 1).is_none());
         let held = Held::new(accepted, cookie).unwrap();
-        (&held).write_all(b"hello").unwrap();
+        DirectWriter::new(held.as_fd()).write_all(b"hello").unwrap();
         held.shut_down();
         let mut text = String::new();
         client.read_to_string(&mut text).unwrap();

@@ -1,291 +1,257 @@
-//! Bodies and answers that take as long as the client likes.
+//! The thread that moves bodies and answers which take as long as the client likes.
 //!
-//! Threads of their own move them, so that workers never wait for a client: a bounded set for each of the two, so that one kind leaves
-//! the other alone. Each transfer has a deadline and a minimum rate. A request that finds no thread is turned away at once.
+//! It asks the kernel which clients have sent something, or have room for more, and moves that much ([`super::moving`]). So workers never
+//! wait for a client, and no number of slow clients keeps others from being served. A client that is too slow, or takes too long
+//! altogether, is cut off ([`super::pace`]).
 
-use std::io::{self, Read, Write};
+use std::collections::HashMap;
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::connection::{Connection, WRITING};
-use super::crew::Crew;
+use crossbeam_channel::{Receiver, Sender, unbounded};
+use rustix::buffer::spare_capacity;
+use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
+use rustix::event::{EventfdFlags, Timespec, eventfd};
+
+use super::connection::Connection;
+use super::moving::{IncomingBody, OutgoingAnswer};
 use super::pace::Pace;
-use super::reading::{Reading, in_manner};
-use super::socket::Held;
-use crate::memory;
-use crate::server::{Fault, Monitor, Outgoing, Timeouts, Upload};
+use crate::budget::{Budget, Reservation};
+use crate::server::{Monitor, Outgoing, Timeouts, Upload, contain_panic};
 
-/// The most bodies that come in, and the most answers that go out, at a time. A thread takes some 20 kB.
-const BODIES: usize = 256;
-const ANSWERS: usize = 256;
+/// The most bytes that are received in one piece.
+const PIECE: usize = 64 * 1024;
 
-/// Memory for a body is allocated up to here at once, beyond it as the bytes come: a client that only announces a large body
-/// shall not cost the memory for one. A worker tries to read bodies up to this size itself.
-const PREALLOCATED: u64 = 64 * 1024;
+/// The most clients that are looked at in one go.
+const EVENTS: usize = 256;
 
-/// The most bytes of all bodies that are coming. A single one may always have what its limit says.
-const BODY_BYTES: u64 = 1 << 30;
-
-/// Bytes of a body that are read before looking whether there is memory for more.
-const PIECE: u64 = 256 * 1024;
-
-/// How long a write of a transfer thread waits for room in the socket before the thread looks whether the client is too slow.
+/// Pause between two looks for clients that are too slow.
 const LOOK: Duration = Duration::from_millis(250);
 
-/// After a part of a long answer has been written, the thread rests this many times as long as that took, if others are served.
-const LEFT_TO_OTHERS: u32 = 8;
+/// The number by which the thread knows that there is something new. Transfers count from 1.
+const NEWS: u64 = 0;
 
-/// The longest such rest: what took long may have been the client.
-const LONGEST_REST: Duration = Duration::from_millis(5);
+/// A body or an answer on its way.
+pub(super) trait Transfer: Send {
+    fn connection(&self) -> &Connection;
+    /// What has to happen for it to go on.
+    fn event(&self) -> EventFlags;
+    /// How far it is, as of now.
+    fn pace(&mut self) -> &Pace;
+    /// Moves what can be moved without waiting. `scratch` is room for what is received.
+    fn go_on(&mut self, scratch: &mut [MaybeUninit<u8>]) -> Moved;
+    fn end(self: Box<Self>, ending: Ending);
+}
 
-/// The threads that wait for clients, and what they have in common.
+/// What has come of a turn.
+pub(super) enum Moved {
+    /// It goes on when its event comes.
+    Wait,
+    /// It goes on after so long, to leave something to others.
+    Pause(Duration),
+    /// It has come to its end, good or bad.
+    End,
+}
+
+/// How a transfer ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// By itself.
+    Own,
+    /// The client is too slow.
+    TooSlow,
+    /// By a fault of ours.
+    Failed,
+}
+
+/// The way to the thread, and what it needs.
 pub(super) struct Transfers {
     pub(super) timeouts: Timeouts,
+    pub(super) budget: Arc<Budget>,
     monitor: Arc<Monitor>,
-    bodies: Arc<Crew>,
-    answers: Arc<Crew>,
-    /// Bytes of the bodies that are coming.
-    body_bytes: AtomicU64,
+    new: Sender<Box<dyn Transfer>>,
+    /// Written to when there is a new one.
+    news: OwnedFd,
     /// Refused clients that may send on for a while.
     pub(super) farewells: AtomicUsize,
 }
 
 impl Transfers {
-    pub(super) fn new(timeouts: Timeouts, monitor: Arc<Monitor>) -> Transfers {
-        Transfers {
+    /// Starts the thread.
+    pub(super) fn start(
+        timeouts: Timeouts,
+        monitor: Arc<Monitor>,
+        budget: Arc<Budget>,
+    ) -> io::Result<Arc<Transfers>> {
+        let (new, arrivals) = unbounded();
+        let transfers = Arc::new(Transfers {
             timeouts,
+            budget,
             monitor,
-            bodies: Crew::new("transfer-in", BODIES),
-            answers: Crew::new("transfer-out", ANSWERS),
-            body_bytes: AtomicU64::new(0),
+            new,
+            news: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
             farewells: AtomicUsize::new(0),
-        }
-    }
-}
-
-/// Reads a body. A worker reads what has come already here and now, and leaves the rest to a thread.
-pub(super) fn receive(transfers: &Arc<Transfers>, connection: Arc<Connection>, mut upload: Upload) {
-    let mut body = Vec::new();
-    if let Some(length) = upload.declared()
-        && length <= PREALLOCATED
-        // A client that waits for `100 Continue` has not sent anything.
-        && !upload.head().expects_continue()
-    {
-        body.reserve_exact(length as usize);
-        let at_hand = Reading::AtHand(Arc::clone(&connection));
-        let _ = in_manner(at_hand, || {
-            upload.reader().take(length).read_to_end(&mut body)
         });
-        if body.len() as u64 == length {
-            return upload.complete(body);
-        }
-    }
-    match transfers.bodies.place() {
-        Some(place) => {
-            let transfers = Arc::clone(transfers);
-            place.give(move || receive_in_time(&transfers, connection, upload, body));
-        }
-        None => upload.refuse(Fault::Overloaded),
-    }
-}
-
-/// Reads a body of which the beginning is there.
-fn receive_in_time(
-    transfers: &Transfers,
-    connection: Arc<Connection>,
-    mut upload: Upload,
-    mut body: Vec<u8>,
-) {
-    body.reserve(upload.declared().unwrap_or(0).min(PREALLOCATED) as usize);
-    let left = upload.most() - body.len() as u64;
-    let reading = Reading::Paced {
-        connection: Arc::clone(&connection),
-        pace: Pace::new(transfers.timeouts),
-        ended: false,
-    };
-    let (read, reading) = in_manner(reading, || {
-        read_within(&transfers.body_bytes, upload.reader(), left, &mut body)
-    });
-    // tiny_http's decoder of chunks takes the end of the stream for the end of the body, and gives errors another kind.
-    let (ended, timed_out) = match reading {
-        Some(Reading::Paced { pace, ended, .. }) => (ended, pace.left().is_zero()),
-        _ => (false, false),
-    };
-    match read {
-        Err(_) if timed_out => {
-            if let Some((request, turn)) = upload.into_request() {
-                connection.abandon(Some(request));
-                drop(turn);
-            }
-        }
-        Ok(()) if ended => upload.refuse(Fault::Malformed("the body ended early")),
-        read => match upload.check(read, body.len() as u64) {
-            Ok(()) => upload.resume(body),
-            Err(fault) => upload.refuse(fault),
-        },
-    }
-}
-
-/// Reads up to `left` bytes, as long as all bodies have no more than [`BODY_BYTES`] together; else there is an error of the kind
-/// `OutOfMemory`.
-fn read_within(
-    used: &AtomicU64,
-    reader: &mut dyn Read,
-    mut left: u64,
-    body: &mut Vec<u8>,
-) -> io::Result<()> {
-    /// This body's share of the bytes.
-    struct Share<'a>(&'a AtomicU64, u64);
-    impl Drop for Share<'_> {
-        fn drop(&mut self) {
-            self.0.fetch_sub(self.1, Ordering::Relaxed);
-            memory::freed(self.1 as usize);
-        }
-    }
-    let mut share = Share(used, 0);
-    while left > 0 {
-        let piece = left.min(PIECE);
-        let others = used.fetch_add(piece, Ordering::Relaxed) - share.1;
-        share.1 += piece;
-        if others > 0 && others + share.1 > BODY_BYTES {
-            return Err(io::ErrorKind::OutOfMemory.into());
-        }
-        let read = reader.take(piece).read_to_end(body)? as u64;
-        left -= read;
-        if read < piece {
-            break;
-        }
-    }
-    Ok(())
-}
-
-/// Reserves a thread for a large answer, or for the rest of one.
-pub(super) fn reserve(
-    transfers: &Arc<Transfers>,
-    connection: Arc<Connection>,
-) -> Option<Box<dyn FnOnce(Outgoing) + Send>> {
-    let (place, transfers) = (transfers.answers.place()?, Arc::clone(transfers));
-    Some(Box::new(move |outgoing| {
-        place.give(move || {
-            let Outgoing {
-                mut message,
-                writer,
-                turn,
-            } = outgoing;
-            // What makes the answer as it goes out may panic. What is out cannot be taken back.
-            let sent = catch_unwind(AssertUnwindSafe(|| {
-                let pace = Pace::new(transfers.timeouts);
-                send(&connection, &mut message, writer, pace, &transfers.monitor)
-            }));
-            let sent = sent.unwrap_or_else(|_| Err(io::Error::other("a panic")));
-            connection.finish(sent, turn);
-        });
-    }))
-}
-
-/// Writes an answer as the client takes it.
-fn send(
-    connection: &Connection,
-    message: &mut crate::server::Message,
-    writer: Box<dyn Write + Send>,
-    pace: Pace,
-    monitor: &Monitor,
-) -> io::Result<()> {
-    let held = connection.hold().ok_or(io::ErrorKind::NotConnected)?;
-    held.set_send_timeout(LOOK);
-    let mut writer = Outflow {
-        writer,
-        acknowledged: held.acknowledged(),
-        held: &held,
-        pace,
-    };
-    loop {
-        let (since, answered) = (Instant::now(), monitor.answered());
-        if message.write_to(&mut writer)? {
-            break;
-        }
-        // Long answers, a listing of all keys say, take turns with the requests of others. Otherwise such an answer would take a
-        // processor for itself until it is out.
-        if monitor.answered() != answered {
-            thread::sleep((since.elapsed() * LEFT_TO_OTHERS).min(LONGEST_REST));
-        }
-    }
-    held.set_send_timeout(WRITING);
-    if message.ends_with_connection {
-        held.shut_down_write();
-    }
-    Ok(())
-}
-
-/// The way to a client that must keep up.
-struct Outflow<'a> {
-    writer: Box<dyn Write + Send>,
-    held: &'a Held,
-    /// How many bytes the client's side has taken, as far as the kernel tells.
-    acknowledged: Option<u64>,
-    pace: Pace,
-}
-
-impl Outflow<'_> {
-    /// So many bytes have gone into the socket.
-    fn look(&mut self, written: usize) -> io::Result<()> {
-        let acknowledged = self.held.acknowledged();
-        let went = match (acknowledged, self.acknowledged) {
-            (Some(now), Some(before)) => now - before,
-            _ => written as u64,
+        let poll = epoll::create(CreateFlags::CLOEXEC)?;
+        let news = EventData::new_u64(NEWS);
+        epoll::add(&poll, &transfers.news, news, EventFlags::IN)?;
+        let mut mover = Mover {
+            transfers: Arc::clone(&transfers),
+            arrivals,
+            poll,
+            moving: HashMap::new(),
+            paused: Vec::new(),
+            last: NEWS,
         };
-        self.acknowledged = acknowledged;
-        self.pace.went(went);
-        if self.pace.left().is_zero() {
-            return Err(io::ErrorKind::TimedOut.into());
-        }
-        Ok(())
+        thread::Builder::new()
+            .name("transfers".into())
+            .spawn(move || mover.run())?;
+        Ok(transfers)
+    }
+
+    /// Reads a body, of which the beginning may be there.
+    pub(super) fn receive(
+        &self,
+        connection: Arc<Connection>,
+        upload: Upload,
+        body: Vec<u8>,
+        reserved: Reservation,
+    ) {
+        let pace = Pace::new(self.timeouts);
+        self.begin(IncomingBody::new(connection, pace, upload, body, reserved));
+    }
+
+    /// Writes an answer, or what is left of it.
+    pub(super) fn send(&self, connection: Arc<Connection>, outgoing: Outgoing) {
+        let (pace, monitor) = (Pace::new(self.timeouts), Arc::clone(&self.monitor));
+        self.begin(OutgoingAnswer::new(connection, pace, outgoing, monitor));
+    }
+
+    fn begin(&self, transfer: impl Transfer + 'static) {
+        // Neither can fail: the thread stays until the process ends, and does not leave 2^64 of them lying about.
+        let _ = self.new.send(Box::new(transfer));
+        let _ = rustix::io::write(&self.news, &1_u64.to_ne_bytes());
     }
 }
 
-impl Write for Outflow<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+/// What the thread has.
+struct Mover {
+    transfers: Arc<Transfers>,
+    arrivals: Receiver<Box<dyn Transfer>>,
+    poll: OwnedFd,
+    moving: HashMap<u64, Box<dyn Transfer>>,
+    /// Those that pause, and until when.
+    paused: Vec<(Instant, u64)>,
+    /// The number of the latest one.
+    last: u64,
+}
+
+impl Mover {
+    fn run(&mut self) {
+        let mut scratch = vec![MaybeUninit::uninit(); PIECE];
+        let mut events: Vec<Event> = Vec::with_capacity(EVENTS);
+        let mut looked = Instant::now();
         loop {
-            match self.writer.write(bytes) {
-                Ok(written) => {
-                    self.look(written)?;
-                    return Ok(written);
+            let next = self.paused.iter().map(|(until, _)| *until).min();
+            let next = next.into_iter().chain([looked + LOOK]).min();
+            let wait = next.map_or(LOOK, |at| at.saturating_duration_since(Instant::now()));
+            let wait = Timespec {
+                tv_sec: wait.as_secs().cast_signed(),
+                // Up to the next millisecond, or it would be looked again and again until then.
+                tv_nsec: (wait.subsec_millis() + 1).min(999) as i64 * 1_000_000,
+            };
+            // Fails where a signal interrupts it, and then there is nothing to do.
+            let _ = epoll::wait(&self.poll, spare_capacity(&mut events), Some(&wait));
+            for event in events.drain(..) {
+                match event.data.u64() {
+                    NEWS => self.admit(&mut scratch),
+                    number => self.go_on(number, &mut scratch),
                 }
-                // Each attempt waits as long as the socket's send timeout says.
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.look(0)?,
-                Err(error) => return Err(error),
+            }
+            self.wake_paused();
+            if looked.elapsed() >= LOOK {
+                self.end_slow();
+                looked = Instant::now();
             }
         }
     }
 
-    fn flush(&mut self) -> io::Result<()> {
-        loop {
-            match self.writer.flush() {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.look(0)?,
-                other => return other,
+    fn admit(&mut self, scratch: &mut [MaybeUninit<u8>]) {
+        let _ = rustix::io::read(&self.transfers.news, &mut [0; 8]);
+        while let Ok(transfer) = self.arrivals.try_recv() {
+            self.last += 1;
+            let number = self.last;
+            let (socket, event) = (transfer.connection().socket(), transfer.event());
+            let added = epoll::add(&self.poll, &socket, EventData::new_u64(number), event);
+            self.moving.insert(number, transfer);
+            match added {
+                Ok(()) => self.go_on(number, scratch),
+                Err(error) => {
+                    log::error!("cannot wait for a client: {error}");
+                    self.end(number, Ending::Failed);
+                }
             }
         }
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+    fn go_on(&mut self, number: u64, scratch: &mut [MaybeUninit<u8>]) {
+        let Some(transfer) = self.moving.get_mut(&number) else {
+            return;
+        };
+        // What makes an answer as it goes out may panic.
+        let moved = catch_unwind(AssertUnwindSafe(|| transfer.go_on(scratch)));
+        match moved {
+            Ok(Moved::Wait) => {}
+            Ok(Moved::Pause(time)) => {
+                self.listen(number, EventFlags::empty());
+                self.paused.push((Instant::now() + time, number));
+            }
+            Ok(Moved::End) => self.end(number, Ending::Own),
+            Err(_) => self.end(number, Ending::Failed),
+        }
+    }
 
-    #[test]
-    fn bodies_have_so_much_memory_together_and_one_may_have_more() {
-        let (used, mut body) = (AtomicU64::new(0), Vec::new());
-        let mut read = |left: u64| read_within(&used, &mut io::repeat(1), left, &mut body);
-        read(3 * PIECE + 1).unwrap();
-        assert_eq!(used.load(Ordering::Relaxed), 0);
-        used.store(BODY_BYTES - PIECE, Ordering::Relaxed);
-        read(PIECE).unwrap();
-        let error = read(PIECE + 1).unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::OutOfMemory);
-        assert_eq!(used.load(Ordering::Relaxed), BODY_BYTES - PIECE);
-        assert_eq!(body.len() as u64, 3 * PIECE + 1 + PIECE + PIECE);
+    fn wake_paused(&mut self) {
+        let now = Instant::now();
+        let over = self.paused.extract_if(.., |(until, _)| *until <= now);
+        let over: Vec<u64> = over.map(|(_, number)| number).collect();
+        for number in over {
+            if let Some(transfer) = self.moving.get(&number) {
+                self.listen(number, transfer.event());
+            }
+        }
+    }
+
+    /// Waits for these events of a transfer from now on.
+    fn listen(&self, number: u64, events: EventFlags) {
+        if let Some(transfer) = self.moving.get(&number) {
+            let socket = transfer.connection().socket();
+            let _ = epoll::modify(&self.poll, &socket, EventData::new_u64(number), events);
+        }
+    }
+
+    fn end_slow(&mut self) {
+        let moving = self.moving.iter_mut();
+        let late = |(&number, it): (_, &mut Box<dyn Transfer>)| {
+            it.pace().left().is_zero().then_some(number)
+        };
+        let slow: Vec<u64> = moving.filter_map(late).collect();
+        for number in slow {
+            self.end(number, Ending::TooSlow);
+        }
+    }
+
+    fn end(&mut self, number: u64, ending: Ending) {
+        if let Some(transfer) = self.moving.remove(&number) {
+            // Fails if it was never added.
+            let _ = epoll::delete(&self.poll, transfer.connection().socket());
+            contain_panic(|| transfer.end(ending));
+        }
     }
 }

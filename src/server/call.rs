@@ -10,23 +10,22 @@ use std::time::Instant;
 use log::Level;
 use tiny_http::Request;
 
-use super::door::{Connection, Outgoing};
-use super::message::Message;
+use super::door::{ClientId, Connection, Outgoing};
 use super::request::Head;
 use super::response::{Headers, Response};
 use super::{Fault, Handler, Shared};
 
-/// The worker writes answers up to this size. The connection decides who writes larger ones.
-const WRITTEN_BY_WORKER: usize = 64 * 1024;
+/// Bodies over this size are looked into by a worker of their own, since others would wait for that.
+const LONG: usize = 256 * 1024;
 
 /// A connection's turn, held by the request under way. When it is dropped, the next request of the connection is up.
 pub struct Turn {
     shared: Arc<Shared>,
-    client: SocketAddr,
+    client: ClientId,
 }
 
 impl Turn {
-    pub(super) fn new(shared: &Arc<Shared>, client: SocketAddr) -> Turn {
+    pub(super) fn new(shared: &Arc<Shared>, client: ClientId) -> Turn {
         Turn {
             shared: Arc::clone(shared),
             client,
@@ -35,13 +34,13 @@ impl Turn {
 
     /// The client's address.
     pub fn client(&self) -> SocketAddr {
-        self.client
+        self.client.address
     }
 }
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        if let Some(next) = self.shared.lanes.leave(self.client) {
+        if let Some(next) = self.shared.lanes.leave(self.client.connection) {
             let turn = Turn::new(&self.shared, self.client);
             let shared = Arc::clone(&self.shared);
             self.shared.pool.resume(move || shared.serve(next, turn));
@@ -57,11 +56,16 @@ pub struct Call {
     /// Whether the body has been read to its end, so that the connection can go on.
     body_read: bool,
     body: Vec<u8>,
+    /// What is held for the body until the request is answered.
+    hold: Option<Hold>,
     /// Headers of the answer, whichever it is.
     headers: Headers,
     /// When a worker got it, if that is going to be logged.
     received: Option<Instant>,
 }
+
+/// Something to be dropped when a request has been answered: memory that is reserved for its body, say.
+pub type Hold = Box<dyn Send>;
 
 /// An unanswered request.
 struct Open {
@@ -80,6 +84,7 @@ impl Call {
             }),
             body_read: false,
             body: Vec::new(),
+            hold: None,
             headers: Headers::new(),
             received: log::log_enabled!(Level::Debug).then(Instant::now),
         }
@@ -107,22 +112,9 @@ impl Call {
         self.body.len() as u64
     }
 
-    pub(super) fn set_body(&mut self, body: Vec<u8>) {
-        self.body = body;
+    pub(super) fn set_body(&mut self, body: Vec<u8>, hold: Option<Hold>) {
+        (self.body, self.hold) = (body, hold);
         self.body_read = true;
-    }
-
-    /// Takes the body that tiny_http has in memory, if there is one.
-    pub(super) fn take_small_body(&mut self) {
-        let mut body = Vec::new();
-        if let Some(Open { request, .. }) = &mut self.open
-            && let Some(length) = request.body_length()
-            && length > 0
-        {
-            body.reserve_exact(length);
-            let _ = request.as_reader().read_to_end(&mut body); // from memory, cannot fail
-        }
-        self.set_body(body);
     }
 
     /// Adds headers to the answer, whichever it is.
@@ -150,34 +142,26 @@ impl Call {
             return;
         };
         let (head, shared) = (Head::of(&request), &turn.shared);
-        let close = !self.body_read || shared.monitor.is_draining() || !head.keeps_alive();
-        let mut message = shared.message(head, response, &self.headers, close);
-        let mut reserved = None;
-        if self.body_read && message.is_longer_than(WRITTEN_BY_WORKER) {
-            reserved = Arc::clone(&connection).reserve();
-            if reserved.is_none() {
-                let overloaded = shared.service.refuse(head, Fault::Overloaded);
-                message = Message::new(head, overloaded, &self.headers, close);
-            }
+        let (keeps_alive, asks) = head.keeps_alive();
+        let close = !self.body_read || shared.monitor.is_draining() || !keeps_alive;
+        if !close && asks {
+            self.headers.extend(shared.keep_alive.clone());
         }
+        let message = shared.message(head, response, &self.headers, close);
         shared.monitor.count_answer(message.status);
         if let Some(received) = self.received {
-            let (client, status, took) = (turn.client, message.status, received.elapsed());
+            let (client, status, took) = (turn.client(), message.status, received.elapsed());
             log::debug!("{client} {} {status} {took:?}", Line(head));
         }
         if !self.body_read {
             return connection.refuse(request, message, turn);
         }
-        let outgoing = Outgoing {
+        connection.write(Outgoing {
             message,
             // Drops the rest of the request. Its body has been read, so nobody waits for the client.
             writer: request.into_writer(),
             turn,
-        };
-        match reserved {
-            Some(write) => write(outgoing),
-            None => connection.write(outgoing),
-        }
+        });
     }
 }
 
@@ -208,16 +192,6 @@ impl Upload {
         connection.receive(self);
     }
 
-    /// The head of the request.
-    pub fn head(&self) -> Head<'_> {
-        self.call.head()
-    }
-
-    /// Bytes that the client announced; `None` when it sends chunks.
-    pub fn declared(&self) -> Option<u64> {
-        self.declared
-    }
-
     /// The most bytes to read: one byte over the limit tells that there are too many.
     pub fn most(&self) -> u64 {
         self.declared.unwrap_or(self.limit + 1)
@@ -237,16 +211,14 @@ impl Upload {
                 Some(declared) if length < declared => {
                     Err(Fault::Malformed("the body ended early"))
                 }
-                None if length > self.limit => Err(Fault::TooLarge { limit: self.limit }),
-                _ => Ok(()),
+                _ => self.check_limit(length),
             };
         };
         log::debug!(
             "{}: the body did not arrive: {error}",
-            self.call.open().turn.client
+            self.call.open().turn.client()
         );
         Err(match error.kind() {
-            io::ErrorKind::OutOfMemory => Fault::Overloaded,
             io::ErrorKind::InvalidInput if self.declared.is_none() => {
                 Fault::Malformed("a bad chunk")
             }
@@ -254,32 +226,40 @@ impl Upload {
         })
     }
 
+    /// Whether a body may have so many bytes.
+    pub fn check_limit(&self, length: u64) -> Result<(), Fault> {
+        let limit = self.limit;
+        (length <= limit)
+            .then_some(())
+            .ok_or(Fault::TooLarge { limit })
+    }
+
+    /// How many bytes the client announced; `None` when it sends chunks.
+    pub fn declared(&self) -> Option<u64> {
+        self.declared
+    }
+
     /// The body is there: runs the handler here and now, on a worker.
-    pub fn complete(mut self, body: Vec<u8>) {
-        self.call.set_body(body);
+    pub fn complete(mut self, body: Vec<u8>, hold: Option<Hold>) {
+        self.call.set_body(body, hold);
         (self.handler)(self.call);
     }
 
-    /// The body is there: lets a worker run the handler.
-    pub fn resume(self, body: Vec<u8>) {
+    /// The body is there: lets a worker run the handler, and holds something until the request is answered.
+    pub fn resume(self, body: Vec<u8>, hold: Option<Hold>) {
         let pool = self.call.open().turn.shared.pool.clone();
-        pool.resume(move || self.complete(body));
+        let is_long = body.len() > LONG;
+        let work = move || self.complete(body, hold);
+        if is_long {
+            pool.resume_long(work);
+        } else {
+            pool.resume(work);
+        }
     }
 
     /// Answers that there is something wrong with it.
     pub fn refuse(self, fault: Fault) {
         self.call.refuse(fault);
-    }
-
-    /// Ends the call without an answer.
-    pub fn into_request(mut self) -> Option<(Request, Turn)> {
-        let open = self.call.open.take()?;
-        log::debug!(
-            "{} {} closed",
-            open.turn.client,
-            Line(Head::of(&open.request))
-        );
-        Some((open.request, open.turn))
     }
 }
 

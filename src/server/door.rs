@@ -4,8 +4,9 @@
 //! lesson would: it reads and writes on the worker, and waits for the client as long as that takes. The `armour` module implements
 //! them for a server that faces the world.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, Read, Write};
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::thread;
@@ -13,9 +14,11 @@ use std::time::Duration;
 
 use tiny_http::Request;
 
+use super::Fault;
 use super::call::{Turn, Upload};
 use super::listener::Intake;
 use super::message::Message;
+use super::request::{Framing, Head};
 
 /// How long clients may take. The options set it; a door enforces it, but [`Plain`] does not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,26 +52,51 @@ pub trait Door: Send + Sync + 'static {
     /// The connection of a request.
     fn connection(&self, request: &Request) -> Arc<dyn Connection>;
 
+    /// How long a connection may be idle before it is closed; `None` for as long as it likes.
+    fn idle_timeout(&self) -> Option<Duration>;
+
     /// Closes idle connections, for a server that drains. Returns whether no connection is left that may be sending a request.
     fn close_idle(&self) -> bool;
 }
 
 /// The connection of a request: reads its body and writes its answer.
 pub trait Connection: Send + Sync {
-    /// Gives a request back that is up to be answered. `None` if the connection has ended, and the request with it.
-    fn take(&self, request: Request) -> Option<Request>;
+    /// Which connection it is.
+    fn client(&self) -> ClientId;
+
+    /// A request is up to be answered: says where its body is, or what is wrong with it. `None` if the connection has ended, so that
+    /// nobody would read the answer.
+    fn begin(&self, request: &mut Request) -> Option<Result<Payload, Fault>>;
 
     /// Reads a body that is not in memory yet, and lets the upload go on.
     fn receive(self: Arc<Self>, upload: Upload);
 
-    /// Writes a small answer. Called on a worker.
+    /// Writes an answer. Called on a worker.
     fn write(self: Arc<Self>, outgoing: Outgoing);
-
-    /// Reserves a writer for a large answer. `None` if too many are under way.
-    fn reserve(self: Arc<Self>) -> Option<Box<dyn FnOnce(Outgoing) + Send>>;
 
     /// Answers a request whose body has not been read to its end, and closes the connection.
     fn refuse(self: Arc<Self>, request: Request, message: Message, turn: Turn);
+}
+
+/// Whose connection it is, and which.
+#[derive(Clone, Copy, Debug)]
+pub struct ClientId {
+    /// The client's address. One that knows two addresses of the server can have a connection to each from the same address and port.
+    pub address: SocketAddr,
+    /// A number of the connection. Those that have the same take turns as if they were one.
+    pub connection: u64,
+}
+
+/// The body of a request.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Payload {
+    /// Here it is; empty if there is none.
+    Here(Vec<u8>),
+    /// Still with the client: reading it takes as long as the client likes.
+    Coming {
+        /// How many bytes the client announced; `None` when it sends chunks.
+        declared: Option<u64>,
+    },
 }
 
 /// An answer on its way.
@@ -101,8 +129,20 @@ impl Door for Plain {
         Ok(())
     }
 
-    fn connection(&self, _: &Request) -> Arc<dyn Connection> {
-        Arc::new(Plain)
+    fn connection(&self, request: &Request) -> Arc<dyn Connection> {
+        // Only a UNIX socket has no address, and we listen on none.
+        let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
+        let address = request.remote_addr().copied().unwrap_or(nowhere);
+        let mut hasher = DefaultHasher::new();
+        address.hash(&mut hasher);
+        Arc::new(PlainConnection(ClientId {
+            address,
+            connection: hasher.finish(),
+        }))
+    }
+
+    fn idle_timeout(&self) -> Option<Duration> {
+        None
     }
 
     fn close_idle(&self) -> bool {
@@ -110,16 +150,36 @@ impl Door for Plain {
     }
 }
 
-impl Connection for Plain {
-    fn take(&self, request: Request) -> Option<Request> {
-        Some(request)
+/// A connection behind the plain door.
+struct PlainConnection(ClientId);
+
+impl Connection for PlainConnection {
+    fn client(&self) -> ClientId {
+        self.0
+    }
+
+    fn begin(&self, request: &mut Request) -> Option<Result<Payload, Fault>> {
+        let framing = Head::of(request).framing();
+        Some(framing.map(|framing| match framing {
+            Framing::Length(length) if Head::of(request).has_been_read(length) => {
+                let mut body = Vec::with_capacity(length as usize);
+                if length > 0 {
+                    let _ = request.as_reader().read_to_end(&mut body); // from memory, cannot fail
+                }
+                Payload::Here(body)
+            }
+            Framing::Length(length) => Payload::Coming {
+                declared: Some(length),
+            },
+            Framing::Chunked => Payload::Coming { declared: None },
+        }))
     }
 
     fn receive(self: Arc<Self>, mut upload: Upload) {
         let (most, mut body) = (upload.most(), Vec::new());
         let read = upload.reader().take(most).read_to_end(&mut body);
         match upload.check(read.map(drop), body.len() as u64) {
-            Ok(()) => upload.complete(body),
+            Ok(()) => upload.complete(body, None),
             Err(fault) => upload.refuse(fault),
         }
     }
@@ -139,10 +199,6 @@ impl Connection for Plain {
         // The writer first: the next answer of this connection waits for it.
         drop(writer);
         drop(turn);
-    }
-
-    fn reserve(self: Arc<Self>) -> Option<Box<dyn FnOnce(Outgoing) + Send>> {
-        Some(Box::new(move |outgoing| self.write(outgoing)))
     }
 
     fn refuse(self: Arc<Self>, request: Request, message: Message, turn: Turn) {

@@ -9,12 +9,11 @@
 
 use std::collections::VecDeque;
 use std::collections::hash_map::{Entry, HashMap};
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tiny_http::Request;
 
-use super::door::Connection;
+use super::door::{ClientId, Connection};
 
 /// A request, and the connection that it came by.
 pub(super) type Incoming = (Request, Arc<dyn Connection>);
@@ -23,19 +22,18 @@ pub(super) type Incoming = (Request, Arc<dyn Connection>);
 #[derive(Default)]
 pub(super) struct Lanes {
     /// Held for a look-up. No other lock is taken under it.
-    lanes: Mutex<HashMap<SocketAddr, VecDeque<Incoming>>>,
+    /// By the number of the connection.
+    lanes: Mutex<HashMap<u64, VecDeque<Incoming>>>,
 }
 
 impl Lanes {
     /// Takes in requests in the order in which they were read. Returns those that are to be served now.
-    pub(super) fn enter(&self, requests: Vec<Incoming>) -> Vec<(Incoming, SocketAddr)> {
+    pub(super) fn enter(&self, requests: Vec<Incoming>) -> Vec<(Incoming, ClientId)> {
         let mut now = Vec::with_capacity(requests.len());
         let mut lanes = self.lock();
         for request in requests {
-            let Some(client) = request.0.remote_addr().copied() else {
-                continue; // only a UNIX socket has no address, and we listen on none
-            };
-            match lanes.entry(client) {
+            let client = request.1.client();
+            match lanes.entry(client.connection) {
                 Entry::Occupied(lane) => lane.into_mut().push_back(request),
                 Entry::Vacant(lane) => {
                     lane.insert(VecDeque::new());
@@ -47,9 +45,9 @@ impl Lanes {
     }
 
     /// The request under way has been answered. Returns the next one of the same connection, which is under way now.
-    pub(super) fn leave(&self, client: SocketAddr) -> Option<Incoming> {
+    pub(super) fn leave(&self, connection: u64) -> Option<Incoming> {
         let mut lanes = self.lock();
-        let Entry::Occupied(mut lane) = lanes.entry(client) else {
+        let Entry::Occupied(mut lane) = lanes.entry(connection) else {
             return None;
         };
         let next = lane.get_mut().pop_front();
@@ -64,7 +62,7 @@ impl Lanes {
         self.lock().len()
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<SocketAddr, VecDeque<Incoming>>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<u64, VecDeque<Incoming>>> {
         // Nothing under this lock panics half way through a change.
         self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -73,19 +71,23 @@ impl Lanes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::server::Plain;
+    use crate::server::{Door, Plain};
+    use std::net::SocketAddr;
     use tiny_http::TestRequest;
 
     fn request(port: u16, path: &str) -> Incoming {
-        let request = TestRequest::new().with_remote_addr(client(port));
-        (request.with_path(path).into(), Arc::new(Plain))
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        let request = TestRequest::new().with_remote_addr(address);
+        let request = request.with_path(path).into();
+        let connection = Plain.connection(&request);
+        (request, connection)
     }
 
-    fn client(port: u16) -> SocketAddr {
-        SocketAddr::from(([127, 0, 0, 1], port))
+    fn client(port: u16) -> u64 {
+        request(port, "/").1.client().connection
     }
 
-    fn paths(requests: &[(Incoming, SocketAddr)]) -> Vec<&str> {
+    fn paths(requests: &[(Incoming, ClientId)]) -> Vec<&str> {
         requests
             .iter()
             .map(|((request, _), _)| request.url())

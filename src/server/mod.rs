@@ -15,6 +15,7 @@
 
 mod call;
 mod door;
+mod fault;
 mod lanes;
 mod listener;
 mod message;
@@ -23,6 +24,7 @@ mod pool;
 mod request;
 mod response;
 
+use std::borrow::Cow;
 use std::io;
 use std::net::TcpListener;
 use std::panic::{self, AssertUnwindSafe, catch_unwind};
@@ -30,18 +32,18 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-pub use call::{Call, Turn, Upload};
-pub use door::{Connection, Door, Outgoing, Plain, Timeouts};
+pub use call::{Call, Hold, Turn, Upload};
+pub use door::{ClientId, Connection, Door, Outgoing, Payload, Plain, Timeouts};
+pub use fault::Fault;
 pub use listener::{Intake, bind, readable};
 pub use message::Message;
 pub use monitor::Monitor;
 pub use pool::{Pool, Tasks, contain_panic};
-pub use request::{Head, READ_BY_TINY_HTTP};
+pub use request::{Framing, Head, path_and_query};
 pub use response::{Body, Headers, Response, Stream};
 pub use tiny_http::Method;
 
 use lanes::{Incoming, Lanes};
-use request::Framing;
 
 /// How often draining looks whether it is done.
 const DRAIN_TICK: Duration = Duration::from_millis(5);
@@ -87,22 +89,6 @@ impl Admission {
     }
 }
 
-/// Why the server does not let a request through, or could not finish it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
-    /// It cannot be told where the request ends; the text says why.
-    Malformed(&'static str),
-    /// Its body has more bytes than the limit.
-    TooLarge {
-        /// The most bytes that were allowed.
-        limit: u64,
-    },
-    /// There is too much to do already.
-    Overloaded,
-    /// Answering it failed by a fault of our own.
-    Internal,
-}
-
 /// What the threads of the server share.
 pub(crate) struct Shared {
     service: Box<dyn Service>,
@@ -110,6 +96,8 @@ pub(crate) struct Shared {
     lanes: Arc<Lanes>,
     monitor: Arc<Monitor>,
     pool: Pool,
+    /// What clients are told that ask for the connection to stay open.
+    keep_alive: Option<(&'static str, Cow<'static, str>)>,
 }
 
 /// A running server.
@@ -144,6 +132,7 @@ impl Server {
             lanes: Arc::clone(parts.monitor.lanes()),
             monitor: parts.monitor,
             pool,
+            keep_alive: parts.door.idle_timeout().map(keep_alive),
         });
         pool::start(parts.workers, &tasks, &shared)?;
         let socket = parts.socket.try_clone()?;
@@ -170,20 +159,18 @@ impl Server {
 
 impl Shared {
     /// A request has reached a worker.
-    fn serve(&self, (request, connection): Incoming, turn: Turn) {
-        let Some(request) = connection.take(request) else {
+    fn serve(&self, incoming: Incoming, turn: Turn) {
+        let Some((mut call, payload)) = self.begin(incoming, turn) else {
             return;
         };
-        // From here on it is answered, whatever happens.
-        let mut call = Call::new(request, connection, turn);
-        call.add_headers(self.service.headers(call.head()));
-        let framing = match call.head().framing() {
-            Ok(framing) => framing,
-            Err(what) => return call.refuse(Fault::Malformed(what)),
+        let coming = match payload {
+            Ok(Payload::Here(body)) => {
+                call.set_body(body, None);
+                None
+            }
+            Ok(Payload::Coming { declared }) => Some(declared),
+            Err(fault) => return call.refuse(fault),
         };
-        if framing == Framing::Here {
-            call.take_small_body();
-        }
         let Admission {
             body_limit: limit,
             handler,
@@ -193,9 +180,12 @@ impl Shared {
             Err(response) => return call.answer(response),
         };
         call.add_headers(headers);
-        match framing {
-            Framing::Here if call.body_len() <= limit => handler(call),
-            Framing::Coming { declared } if declared.unwrap_or(0) <= limit => Upload {
+        if (coming.is_some() || call.body_len() > 0) && call.head().is_encoded() {
+            return call.refuse(Fault::Encoded);
+        }
+        match coming {
+            None if call.body_len() <= limit => handler(call),
+            Some(declared) if declared.unwrap_or(0) <= limit => Upload {
                 call,
                 declared,
                 limit,
@@ -207,16 +197,29 @@ impl Shared {
     }
 
     /// There are too many requests before this one.
-    fn turn_away(&self, (request, connection): Incoming, turn: Turn) {
-        let Some(request) = connection.take(request) else {
+    fn turn_away(&self, incoming: Incoming, turn: Turn) {
+        let Some((mut call, payload)) = self.begin(incoming, turn) else {
             return;
+        };
+        if let Ok(Payload::Here(body)) = payload {
+            call.set_body(body, None);
+        }
+        call.refuse(Fault::Overloaded);
+    }
+
+    /// Makes a call of a request, which is answered from then on, whatever happens. `None` if its connection has ended.
+    fn begin(
+        &self,
+        (mut request, connection): Incoming,
+        turn: Turn,
+    ) -> Option<(Call, Result<Payload, Fault>)> {
+        let Some(payload) = connection.begin(&mut request) else {
+            drop(request.into_writer()); // tiny_http would answer a request that is dropped
+            return None;
         };
         let mut call = Call::new(request, connection, turn);
         call.add_headers(self.service.headers(call.head()));
-        if call.head().framing() == Ok(Framing::Here) {
-            call.take_small_body();
-        }
-        call.refuse(Fault::Overloaded);
+        Some((call, payload))
     }
 
     /// Puts a response into the form that the client needs. If making it panics, that is what the client is told.
@@ -235,6 +238,13 @@ impl Shared {
             Message::new(head, failed, headers, close)
         })
     }
+}
+
+/// The header that says how long an idle connection stays open. A second less than that, or a tenth, so that no request is sent in the
+/// moment in which the connection is closed (RFC 2068 section 19.7.1.1 has the header, and clients obey it).
+fn keep_alive(idle: Duration) -> (&'static str, Cow<'static, str>) {
+    let time = idle.saturating_sub((idle / 10).max(Duration::from_secs(1)));
+    ("Keep-Alive", format!("timeout={}", time.as_secs()).into())
 }
 
 /// Logs every panic in one line, instead of a message and a backtrace on stderr.

@@ -7,9 +7,11 @@
 //! Continuations come by an unbounded one, since workers send to it too, and a worker that waited for room in it would wait for
 //! itself. It holds no more than there are connections, each of which has one request under way (see `lanes`). Continuations go first:
 //! finishing what has been begun frees what it holds.
+//!
+//! Requests with long bodies have a worker of their own, one for all of them: it takes milliseconds to look into such a body, and
+//! requests that take microseconds must not wait behind it.
 
 use std::io;
-use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,6 +19,7 @@ use std::thread;
 
 use super::Shared;
 use super::call::Turn;
+use super::door::ClientId;
 use super::lanes::Incoming;
 use super::request::Head;
 use crossbeam_channel::{Receiver, Sender, select_biased, unbounded};
@@ -33,7 +36,7 @@ const OVERHEAD: usize = 4 * 1024;
 const ITEMS_A_WORKER: usize = 16;
 
 /// New requests, several in one message, since waking a worker costs more than the message.
-pub(super) type Requests = Vec<(Incoming, SocketAddr)>;
+pub(super) type Requests = Vec<(Incoming, ClientId)>;
 
 /// New requests on their way to a worker, and how many bytes they count.
 struct Delivery {
@@ -51,6 +54,7 @@ pub struct Pool {
     /// Bytes of new requests that wait for a worker.
     load: Arc<AtomicUsize>,
     continuations: Sender<Continuation>,
+    long: Sender<Continuation>,
 }
 
 /// The other ends of the queues, from which [`super::Server::start`] feeds the workers.
@@ -58,6 +62,7 @@ pub struct Tasks {
     requests: Receiver<Delivery>,
     load: Arc<AtomicUsize>,
     continuations: Receiver<Continuation>,
+    long: Receiver<Continuation>,
 }
 
 impl Pool {
@@ -66,16 +71,19 @@ impl Pool {
         let (requests, new) = unbounded();
         let load = Arc::<AtomicUsize>::default();
         let (continuations, under_way) = unbounded();
+        let (long, long_ones) = unbounded();
         (
             Pool {
                 requests,
                 load: Arc::clone(&load),
                 continuations,
+                long,
             },
             Tasks {
                 requests: new,
                 load,
                 continuations: under_way,
+                long: long_ones,
             },
         )
     }
@@ -84,6 +92,11 @@ impl Pool {
     pub fn resume(&self, work: impl FnOnce() + Send + 'static) {
         // Fails only when all workers are gone, and they stay until the process ends.
         let _ = self.continuations.send(Box::new(work));
+    }
+
+    /// The same for something that takes long: a thread of its own does it, so that workers stay free for what is short.
+    pub(super) fn resume_long(&self, work: impl FnOnce() + Send + 'static) {
+        let _ = self.long.send(Box::new(work)); // as above
     }
 
     /// Lets workers go on with several requests. Some share a worker: waking one costs more than most answers.
@@ -126,6 +139,10 @@ pub(super) fn start(workers: usize, tasks: &Tasks, shared: &Arc<Shared>) -> io::
             .name(format!("worker-{n}"))
             .spawn(work)?;
     }
+    let long = tasks.long.clone();
+    thread::Builder::new()
+        .name("worker-long".into())
+        .spawn(move || long.into_iter().for_each(contain_panic))?;
     Ok(())
 }
 
@@ -164,15 +181,16 @@ pub fn contain_panic(work: impl FnOnce()) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::server::Plain;
+    use crate::server::{Door, Plain};
     use tiny_http::{Header, TestRequest};
 
     /// A request with a header of that size.
     fn requests(header: usize) -> Requests {
         let header = Header::from_bytes("X", vec![b'x'; header]).unwrap();
         let request = TestRequest::new().with_header(header).into();
-        let client = SocketAddr::from(([127, 0, 0, 1], 1));
-        vec![((request, Arc::new(Plain)), client)]
+        let connection = Plain.connection(&request);
+        let client = connection.client();
+        vec![((request, connection), client)]
     }
 
     #[test]

@@ -158,7 +158,9 @@ fn ask(
         None => client.insert(Client::try_connect(address).map_err(failed)?),
     };
     let length = body.len();
-    let request = format!("{method} {path} HTTP/1.1\r\nContent-Length: {length}\r\n\r\n{body}");
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n{body}"
+    );
     client.try_write(request).map_err(failed)?;
     let answer = client.try_read(method).map_err(failed)?;
     if (answer.status, &*answer.body) == (200, expected.as_bytes()) {

@@ -160,7 +160,7 @@ impl Client {
             }
         }
         let mut body = Vec::new();
-        if method == "HEAD" || status == 204 {
+        if method == "HEAD" || status == 204 || status < 200 {
             // Announces a body, and has none.
         } else if let Some(length) = headers.get("content-length") {
             assert_eq!(headers.get("transfer-encoding"), None);

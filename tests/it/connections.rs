@@ -30,7 +30,7 @@ fn ten_thousand_puts_at_once_each_on_its_own_connection() {
     let mut clients: Vec<Client> = (0..count).map(|_| server.connect()).collect();
     for (n, client) in clients.iter_mut().enumerate() {
         client.write(format!(
-            "PUT /kv/key{n} HTTP/1.1\r\nContent-Length: 8\r\n\r\n{n:08}"
+            "PUT /kv/key{n} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 8\r\n\r\n{n:08}"
         ));
     }
     for client in &mut clients {
@@ -50,7 +50,7 @@ fn more_connections_than_allowed_wait_for_their_turn() {
     let server = Server::start(&["--max-connections", "10"]);
     let mut clients: Vec<Client> = (0..30).map(|_| server.connect()).collect();
     for client in &mut clients {
-        client.write("PUT /kv/a HTTP/1.1\r\nContent-Length: 1\r\n\r\nv");
+        client.write("PUT /kv/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\nv");
     }
     // Those beyond the tenth are served once the first ones have been idle for a while and are closed.
     for client in &mut clients {
@@ -66,16 +66,16 @@ fn more_connections_than_allowed_wait_for_their_turn() {
 fn a_connection_that_is_busy_is_not_closed_for_newcomers() {
     let server = Server::start(&["--max-connections", "2"]);
     let mut upload = server.connect();
-    upload.write("PUT /kv/upload HTTP/1.1\r\nContent-Length: 5000\r\n\r\n");
+    upload.write("PUT /kv/upload HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5000\r\n\r\n");
     let mut part = server.connect();
     part.write("GET /kv/upl");
     // Waits in vain as long as both are busy.
     let mut newcomer = server.connect();
-    newcomer.write("GET /kv/upload HTTP/1.1\r\n\r\n");
+    newcomer.write("GET /kv/upload HTTP/1.1\r\nHost: localhost\r\n\r\n");
     std::thread::sleep(std::time::Duration::from_millis(1500)); // longer than idle connections are left alone
     upload.write("v".repeat(5000));
     upload.read("PUT").expect(200, "");
-    part.write("oad HTTP/1.1\r\n\r\n");
+    part.write("oad HTTP/1.1\r\nHost: localhost\r\n\r\n");
     assert_eq!(part.read("GET").status, 200);
     assert_eq!(newcomer.read("GET").status, 200);
 }
@@ -90,7 +90,7 @@ fn connections_that_come_all_at_once_are_all_served_while_all_stay() {
         server.signal("-STOP");
         let mut clients: Vec<Client> = (0..count).map(|_| server.connect()).collect();
         for client in &mut clients {
-            client.write("PUT /kv/a HTTP/1.1\r\nContent-Length: 1\r\n\r\nv");
+            client.write("PUT /kv/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\nv");
         }
         server.signal("-CONT");
         for client in &mut clients {
@@ -106,7 +106,7 @@ fn running_out_of_room_again_and_again_leaves_nothing_behind() {
     for _ in 0..5 {
         let mut clients: Vec<Client> = (0..400).map(|_| server.connect()).collect();
         for client in &mut clients {
-            client.write("PUT /kv/a HTTP/1.1\r\nContent-Length: 1\r\n\r\nv");
+            client.write("PUT /kv/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\nv");
         }
         for client in &mut clients {
             client.read("PUT").expect(200, "");
@@ -131,7 +131,8 @@ fn clients_that_vanish_while_others_come_do_not_stop_the_server() {
             scope.spawn(|| {
                 for _ in 0..20 {
                     let mut client = server.connect();
-                    let _ = client.try_write("GET /kv/a HTTP/1.1\r\n\r\n".repeat(40));
+                    let _ = client
+                        .try_write("GET /kv/a HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(40));
                 }
             });
         }
@@ -167,7 +168,7 @@ fn running_out_of_threads_ends_when_there_are_threads_again() {
     let ask = |server: &Server| -> Vec<Client> {
         let mut clients: Vec<Client> = (0..40).map(|_| server.connect()).collect();
         for client in &mut clients {
-            client.write("GET /kv/a HTTP/1.1\r\n\r\n");
+            client.write("GET /kv/a HTTP/1.1\r\nHost: localhost\r\n\r\n");
         }
         clients
     };

@@ -77,7 +77,9 @@ fn every_answer_to_a_page_that_is_let_in_says_so() {
     // Also where it is not understood, and where its body is not wanted.
     for request in ["Content-Length: x", "Content-Length: 99999999"] {
         let mut client = server.connect();
-        client.write(format!("PUT /kv/a HTTP/1.1\r\n{PAGE}{request}\r\n\r\n"));
+        client.write(format!(
+            "PUT /kv/a HTTP/1.1\r\nHost: localhost\r\n{PAGE}{request}\r\n\r\n"
+        ));
         let answer = client.read("PUT");
         let allowed = answer.header("access-control-allow-origin");
         assert_eq!(allowed, Some("https://page.example"), "{request}");

@@ -103,7 +103,9 @@ fn ten_thousand_puts_at_once_survive_the_sigterm_right_behind_them() {
     let server = start_in(&directory, &[]);
     let mut clients: Vec<Client> = (0..5_000).map(|_| server.connect()).collect();
     for (n, client) in clients.iter_mut().enumerate() {
-        let put = |n: usize| format!("PUT /kv/key{n} HTTP/1.1\r\nContent-Length: 8\r\n\r\n{n:08}");
+        let put = |n: usize| {
+            format!("PUT /kv/key{n} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 8\r\n\r\n{n:08}")
+        };
         client.write(put(n) + &put(n + 5_000));
     }
     for client in &mut clients {
@@ -171,10 +173,10 @@ fn kill_9_under_64_writers_takes_back_nothing_that_was_answered() {
                             known.lock().unwrap().asked = Some(value.clone());
                             let request = match &value {
                                 Some(value) => format!(
-                                    "PUT /kv/key{n} HTTP/1.1\r\nContent-Length: {}\r\n\r\n{value}",
+                                    "PUT /kv/key{n} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n{value}",
                                     value.len()
                                 ),
-                                None => format!("DELETE /kv/key{n} HTTP/1.1\r\n\r\n"),
+                                None => format!("DELETE /kv/key{n} HTTP/1.1\r\nHost: localhost\r\n\r\n"),
                             };
                             let answer = client
                                 .try_write(request)

@@ -38,18 +38,18 @@ fn without_descriptors_connections_are_served_that_there_are() {
     // These are in the kernel's queue, and the server has no descriptor to take them with.
     let mut newcomers: Vec<Client> = (0..100).map(|_| server.connect()).collect();
     for newcomer in &mut newcomers {
-        newcomer.write("GET /kv/a HTTP/1.1\r\n\r\n");
+        newcomer.write("GET /kv/a HTTP/1.1\r\nHost: localhost\r\n\r\n");
     }
     bystander.is_served();
     // Whatever takes another way than small requests.
     let value = "v".repeat(200_000);
     uploader.send("PUT", "/kv/b", &value).expect(200, "");
-    uploader.write("PUT /kv/c HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n");
+    uploader.write("PUT /kv/c HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n");
     uploader.write("5\r\nhello\r\n0\r\n\r\n");
     uploader.read("PUT").expect(200, "");
     uploader.send("GET", "/kv/b", "").expect(200, &value);
     let mut absurd = uploader;
-    absurd.write("PUT /kv/a HTTP/1.1\r\nContent-Length: 99999999999999\r\n\r\n");
+    absurd.write("PUT /kv/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999999999\r\n\r\n");
     absurd.read("PUT").expect(413, "value too large\n");
     absurd.expect_end();
     bystander.is_served();
@@ -76,9 +76,9 @@ fn connections_that_are_taken_by_the_slow_come_free_for_others() {
     let mut slow: Vec<Client> = Vec::new();
     for request in [
         "",
-        "GET /kv/a HTTP/1.1\r\nX:",
-        "PUT /kv/a HTTP/1.1\r\nContent-Length: 5000\r\n\r\nv",
-        "PUT /kv/a HTTP/1.1\r\nContent-Length: 500\r\n\r\nv",
+        "GET /kv/a HTTP/1.1\r\nHost: localhost\r\nX:",
+        "PUT /kv/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5000\r\n\r\nv",
+        "PUT /kv/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 500\r\n\r\nv",
     ] {
         for _ in 0..50 {
             let mut client = server.connect();
@@ -106,7 +106,7 @@ fn clients_that_reset_at_once_leave_nothing_behind() {
     let before = Usage::of(&server);
     // So that all of them wait to be accepted, and then come at once.
     server.signal("-STOP");
-    for request in ["", "GET /kv/a HTTP/1.1\r\n\r\n"].repeat(250) {
+    for request in ["", "GET /kv/a HTTP/1.1\r\nHost: localhost\r\n\r\n"].repeat(250) {
         let mut stream = TcpStream::connect(server.address).unwrap();
         stream.write_all(request.as_bytes()).unwrap();
         // Whatever is under way is forgotten, and the other side told so.

@@ -61,7 +61,7 @@ fn an_absurd_length_gets_its_error_on_every_route_and_costs_next_to_nothing() {
             for length in LENGTHS {
                 let mut client = server.connect();
                 client.write(format!(
-                    "{method} {path} HTTP/1.1\r\nContent-Length: {length}\r\n\r\n"
+                    "{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n"
                 ));
                 let answer = client.read(method);
                 assert!(
@@ -96,7 +96,7 @@ fn an_absurd_length_is_no_worse_in_any_other_company() {
         ] {
             let mut client = server.connect();
             client.write(format!(
-                "PUT /kv/a HTTP/1.1\r\n{headers}Content-Length: {length}\r\n\r\n"
+                "PUT /kv/a HTTP/1.1\r\nHost: localhost\r\n{headers}Content-Length: {length}\r\n\r\n"
             ));
             assert_eq!(client.read("PUT").status, 413, "{headers}{length}");
             client.expect_end();
@@ -108,9 +108,9 @@ fn an_absurd_length_is_no_worse_in_any_other_company() {
         ));
         assert_eq!(client.read("PUT").status, 413);
         let mut client = server.connect();
-        let small = "PUT /kv/b HTTP/1.1\r\nContent-Length: 1\r\n\r\nv".repeat(3);
+        let small = "PUT /kv/b HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\nv".repeat(3);
         client.write(format!(
-            "{small}PUT /kv/a HTTP/1.1\r\nContent-Length: {length}\r\n\r\nDELETE /kv/b HTTP/1.1\r\n\r\n"
+            "{small}PUT /kv/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\nDELETE /kv/b HTTP/1.1\r\nHost: localhost\r\n\r\n"
         ));
         for _ in 0..3 {
             client.read("PUT").expect(200, "");
@@ -121,15 +121,15 @@ fn an_absurd_length_is_no_worse_in_any_other_company() {
         // From clients that are gone before they could be told.
         for _ in 0..10 {
             server.connect().write(format!(
-                "PUT /kv/a HTTP/1.1\r\nContent-Length: {length}\r\n\r\nsome of it"
+                "PUT /kv/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\nsome of it"
             ));
             // And behind one that is refused, and read no further.
             let refused = format!(
-                "PUT /kv/%20 HTTP/1.1\r\nContent-Length: 2000\r\n\r\n{:2000}",
+                "PUT /kv/%20 HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2000\r\n\r\n{:2000}",
                 ""
             );
             server.connect().write(format!(
-                "{refused}PUT /kv/a HTTP/1.1\r\nContent-Length: {length}\r\n\r\nx"
+                "{refused}PUT /kv/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\nx"
             ));
         }
     }
@@ -150,7 +150,7 @@ fn many_absurd_lengths_at_once_leave_no_more_behind_than_one() {
                     for _ in 0..5 {
                         let mut client = server.connect();
                         client.write(format!(
-                            "PUT /kv/a HTTP/1.1\r\nContent-Length: {length}\r\n\r\n"
+                            "PUT /kv/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n"
                         ));
                         client.read("PUT").expect(413, "value too large\n");
                     }
@@ -175,7 +175,7 @@ fn whoever_sends_a_few_megabytes_too_many_reads_that_they_are_too_many() {
         ] {
             let mut client = server.connect();
             // All of it, before the answer is looked for.
-            client.write(format!("PUT /kv/a HTTP/1.1\r\n{body}"));
+            client.write(format!("PUT /kv/a HTTP/1.1\r\nHost: localhost\r\n{body}"));
             client.read("PUT").expect(413, "value too large\n");
             client.expect_end();
         }
@@ -198,7 +198,9 @@ fn what_is_announced_and_does_not_come_takes_no_memory() {
     let uploads: Vec<Client> = (0..20)
         .map(|_| {
             let mut client = server.connect();
-            client.write("PUT /kv/a HTTP/1.1\r\nContent-Length: 1000000000\r\n\r\nsome");
+            client.write(
+                "PUT /kv/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000000\r\n\r\nsome",
+            );
             client
         })
         .collect();
@@ -228,7 +230,7 @@ fn where_memory_is_promised_to_nobody_an_absurd_length_leaves_nothing_behind() {
         let mut client = server.connect();
         let length = LENGTHS[n % LENGTHS.len()];
         client.write(format!(
-            "PUT /kv/a HTTP/1.1\r\nContent-Length: {length}\r\n\r\n"
+            "PUT /kv/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n"
         ));
         client.read("PUT").expect(413, "value too large\n");
         client.expect_end();

@@ -11,8 +11,8 @@ use crate::crowd::never_reader;
 use crate::process::{Server, wait_for};
 use crate::usage::{Usage, expect_peak, forget_peak, wait_for_descriptors};
 
-/// No server has so many threads for transfers.
-const MORE_THAN_TRANSFERS: usize = 2000;
+/// More clients than were ever served by threads of their own.
+const MANY: usize = 400;
 
 /// More than sockets hold.
 const LARGE: usize = 5_000_000;
@@ -21,8 +21,9 @@ const LARGE: usize = 5_000_000;
 const KEPT: u64 = 20 << 20;
 
 /// A server on which nothing is ended for being slow.
-fn start() -> Server {
-    Server::start(&["--transfer-timeout=86400", "--min-rate=0"])
+fn start(more: &[&str]) -> Server {
+    let patient = ["--transfer-timeout=86400", "--min-rate=0"];
+    Server::start(&[&patient, more].concat())
 }
 
 /// Checks that this is the answer of a server that has too much to do, in the style of either API.
@@ -40,13 +41,13 @@ fn expect_overload(answer: &Response) {
     }
 }
 
-/// Takes all transfer threads, with uploads that do not go on.
-fn fill_with_uploads(server: &Server) -> Vec<Client> {
+/// Takes all memory that bodies may have, with uploads that do not go on.
+pub fn fill_with_uploads(server: &Server) -> Vec<Client> {
     let mut uploads = Vec::new();
-    while uploads.len() < MORE_THAN_TRANSFERS {
+    while uploads.len() < MANY {
         let mut client = server.connect();
         client
-            .write("PUT /kv/slow HTTP/1.1\r\nContent-Length: 5000\r\nExpect: 100-continue\r\n\r\n");
+            .write("PUT /kv/slow HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5000\r\nExpect: 100-continue\r\n\r\n");
         // Either it is wanted, or there is no room.
         let answer = client.read("PUT");
         if answer.status != 100 {
@@ -55,16 +56,16 @@ fn fill_with_uploads(server: &Server) -> Vec<Client> {
         }
         uploads.push(client);
     }
-    panic!("room for {MORE_THAN_TRANSFERS} uploads");
+    panic!("room for {MANY} uploads");
 }
 
 #[test]
-fn when_uploads_take_all_transfer_threads_newcomers_are_told_and_small_requests_go_on() {
-    let server = start();
+fn when_uploads_take_all_memory_newcomers_are_told_and_small_requests_go_on() {
+    let server = start(&["--max-memory=24MiB"]);
     server.put("/kv/large", "v".repeat(LARGE)).expect(200, "");
     let bystander = Bystander::start(&server);
     let uploads = fill_with_uploads(&server);
-    assert!(uploads.len() >= 8, "room for {} uploads", uploads.len());
+    assert!(uploads.len() >= 100, "room for {} uploads", uploads.len());
     // Both APIs, bodies that are sent whole before the answer is looked for, and a part of one in chunks.
     for _ in 0..20 {
         let value = "v".repeat(200_000);
@@ -73,70 +74,64 @@ fn when_uploads_take_all_transfer_threads_newcomers_are_told_and_small_requests_
         answer.json();
         expect_overload(&answer);
         let mut client = server.connect();
-        client.write("PUT /kv/b HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n");
+        client.write("PUT /kv/b HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n");
         client.write("5\r\nhello\r\n");
         expect_overload(&client.read("PUT"));
         server.put("/kv/small", "v").expect(200, "");
         server.get("/kv/small").expect(200, "v");
     }
     server.get("/kv/b").expect(404, "key not found\n");
+    assert_eq!(server.get("/kv/large").body.len(), LARGE);
     bystander.is_served();
     // Whoever had begun may go on.
     for mut upload in uploads {
         upload.write("v".repeat(5000));
         upload.read("PUT").expect(200, "");
     }
-    wait_for("transfer threads to be free", || {
-        (server.put("/kv/b", "v".repeat(50_000)).status == 200).then_some(())
-    });
-    assert_eq!(server.get("/kv/large").body.len(), LARGE);
+    server.put("/kv/b", "v".repeat(500_000)).expect(200, "");
+    bystander.end();
+}
+
+/// However many there are, and however little they send: they take no thread and hardly any memory.
+#[test]
+fn slow_uploads_keep_nobody_from_uploading() {
+    let server = start(&[]);
+    let bystander = Bystander::start(&server);
+    let upload = "PUT /kv/slow HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000\r\n\r\n";
+    let mut slow: Vec<Client> = (0..MANY).map(|_| server.connect()).collect();
+    for client in &mut slow {
+        client.write(upload);
+    }
+    for _ in 0..20 {
+        for client in slow.iter_mut().step_by(100) {
+            client.write("v");
+        }
+        server.put("/kv/large", "v".repeat(LARGE)).expect(200, "");
+    }
     bystander.end();
 }
 
 #[test]
-fn when_answers_take_all_transfer_threads_newcomers_are_told_and_small_requests_go_on() {
-    let server = start();
+fn whoever_does_not_read_keeps_nobody_from_reading() {
+    let server = start(&[]);
     server.put("/kv/large", "v".repeat(LARGE)).expect(200, "");
-    server
-        .put("/kv/middling", "v".repeat(100_000))
-        .expect(200, "");
     let bystander = Bystander::start(&server);
     let before = Usage::of(&server);
     forget_peak(&server);
+    let request = "GET /kv/large HTTP/1.1\r\nHost: localhost\r\n\r\n";
     let mut readers: Vec<TcpStream> = Vec::new();
-    // With all threads taken, one that reads is told; several times, since its own thread may just have been free.
-    let mut told = 0;
-    while told < 5 {
-        assert!(readers.len() < MORE_THAN_TRANSFERS);
-        readers.push(never_reader(server.address, "GET /kv/large HTTP/1.1\r\n\r\n").unwrap());
-        let answer = server.get("/kv/middling");
-        if answer.status == 200 {
-            assert_eq!(answer.body.len(), 100_000);
-            told = 0;
-        } else {
-            expect_overload(&answer);
-            told += 1;
+    for n in 0..MANY {
+        readers.push(never_reader(server.address, request).unwrap());
+        if n % 50 == 0 {
+            assert_eq!(server.get("/kv/large").body.len(), LARGE);
+            let json = server.get("/api/v1/kv/large").json();
+            assert_eq!(json["data"]["value"].as_str().unwrap().len(), LARGE);
         }
     }
-    for _ in 0..20 {
-        expect_overload(&server.get("/kv/large"));
-        expect_overload(&server.get("/api/v1/kv/large"));
-        server.put("/kv/small", "v").expect(200, "");
-        server.get("/kv/small").expect(200, "v");
-        // Bodies have threads of their own, and who was refused goes on on the same connection.
-        let mut client = server.connect();
-        expect_overload(&client.send("GET", "/kv/large", ""));
-        client
-            .send("PUT", "/kv/more", "v".repeat(100_000))
-            .expect(200, "");
-    }
     bystander.is_served();
-    // The value is there once, however many wait for it.
-    expect_peak(&server, &before, 64 << 20);
+    // The value is there once, however many wait for it; a connection takes its thread.
+    expect_peak(&server, &before, 96 << 20);
     drop(readers);
-    wait_for("transfer threads to be free", || {
-        (server.get("/kv/large").status == 200).then_some(())
-    });
     bystander.end();
     wait_for_descriptors(&server, &before);
 }
@@ -152,7 +147,11 @@ fn every_request_of_a_flood_is_answered_or_refused() {
     server.signal("-STOP");
     let mut clients: Vec<Client> = (0..CLIENTS).map(|_| server.connect()).collect();
     for (n, client) in clients.iter_mut().enumerate() {
-        let request = |i| format!("PUT /kv/flood:{n}:{i} HTTP/1.1\r\nContent-Length: 1\r\n\r\nv");
+        let request = |i| {
+            format!(
+                "PUT /kv/flood:{n}:{i} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\nv"
+            )
+        };
         client.write((0..EACH).map(request).collect::<String>());
     }
     server.signal("-CONT");
@@ -202,11 +201,11 @@ fn pipeline(server: &Server, request: &str, most: usize) -> TcpStream {
 #[test]
 fn whoever_pipelines_without_end_and_does_not_read_harms_only_itself() {
     for request in [
-        "GET /kv/value HTTP/1.1\r\n\r\n",
-        "GET /kv/none HTTP/1.1\r\n\r\n",
-        "PUT /kv/put HTTP/1.1\r\nContent-Length: 1\r\n\r\nv",
-        "GET /api/v1/status HTTP/1.1\r\n\r\n",
-        "GET /kv/large HTTP/1.1\r\n\r\n",
+        "GET /kv/value HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        "GET /kv/none HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        "PUT /kv/put HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\nv",
+        "GET /api/v1/status HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        "GET /kv/large HTTP/1.1\r\nHost: localhost\r\n\r\n",
     ] {
         let server = Server::start(&["--workers", "2"]);
         server.put("/kv/value", "v".repeat(10_000)).expect(200, "");
@@ -232,7 +231,7 @@ fn what_a_flood_has_taken_goes_back_to_the_system() {
     let server = Server::start(&[]);
     let before = Usage::of(&server);
     let request = format!(
-        "PUT /kv/a HTTP/1.1\r\nContent-Length: 60000\r\n\r\n{}",
+        "PUT /kv/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 60000\r\n\r\n{}",
         "v".repeat(60_000)
     );
     let mut clients: Vec<Client> = (0..4000).map(|_| server.connect()).collect();

@@ -41,9 +41,9 @@ fn heads_that_drip_end_after_the_head_timeout() {
     // In the request line, in a header, in a head that comes after another request; and in silence.
     for (opening, drips) in [
         ("GET /kv/", "a"),
-        ("GET /kv/a HTTP/1.1\r\nX: ", "x"),
-        ("GET /kv/a HTTP/1.1\r\n", "a:b\r\n"),
-        ("GET /kv/a HTTP/1.1\r\n\r\nGET /kv/", "a"),
+        ("GET /kv/a HTTP/1.1\r\nHost: localhost\r\nX: ", "x"),
+        ("GET /kv/a HTTP/1.1\r\nHost: localhost\r\n", "a:b\r\n"),
+        ("GET /kv/a HTTP/1.1\r\nHost: localhost\r\n\r\nGET /kv/", "a"),
         ("\r", "\r"),
         ("G", ""),
     ] {
@@ -62,9 +62,14 @@ fn idle_connections_end_after_the_idle_timeout() {
     let (server, bystander) = start(&["--idle-timeout=1"]);
     let before = Usage::of(&server);
     let mut upload = server.connect();
-    upload.write("PUT /kv/upload HTTP/1.1\r\nContent-Length: 5000\r\n\r\n");
+    upload.write("PUT /kv/upload HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5000\r\n\r\n");
     let mut unused = Crowd::connect(server.address, 50, "", "");
-    let mut used = Crowd::connect(server.address, 50, "GET /kv/a HTTP/1.1\r\n\r\n", "");
+    let mut used = Crowd::connect(
+        server.address,
+        50,
+        "GET /kv/a HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        "",
+    );
     unused.drip_until_ended();
     used.drip_until_ended();
     unused.expect_ended_with(&[0]);
@@ -80,25 +85,28 @@ fn idle_connections_end_after_the_idle_timeout() {
 /// How bodies come that are not there at once; and how one that tiny_http reads by itself.
 const BODIES: &[(&str, &str)] = &[
     (
-        "PUT /kv/drip HTTP/1.1\r\nContent-Length: 100000\r\n\r\n",
+        "PUT /kv/drip HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000\r\n\r\n",
         "v",
     ),
-    ("PUT /kv/drip HTTP/1.1\r\nContent-Length: 1000\r\n\r\n", "v"),
     (
-        "PUT /kv/drip HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n",
+        "PUT /kv/drip HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n",
+        "v",
+    ),
+    (
+        "PUT /kv/drip HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n",
         "1\r\nv\r\n",
     ),
     (
-        "PUT /kv/drip HTTP/1.1\r\nContent-Length: 100000\r\nExpect: 100-continue\r\n\r\n",
+        "PUT /kv/drip HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000\r\nExpect: 100-continue\r\n\r\n",
         "v",
     ),
     (
-        "PUT /api/v1/kv/drip HTTP/1.1\r\nContent-Length: 100000\r\n\r\n",
+        "PUT /api/v1/kv/drip HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000\r\n\r\n",
         " ",
     ),
     // Refused, and the rest of it still coming.
     (
-        "PUT /kv/%20 HTTP/1.1\r\nContent-Length: 100000\r\n\r\n",
+        "PUT /kv/%20 HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000\r\n\r\n",
         "v",
     ),
 ];
@@ -145,7 +153,7 @@ fn expect_readers_that_do_not_read_to_end(option: &str) {
     server.put("/kv/large", &value).expect(200, "");
     let before = Usage::of(&server);
     let read_little = |mut stream: &TcpStream| stream.read(&mut [0; 10]);
-    let request = "GET /kv/large HTTP/1.1\r\n\r\n";
+    let request = "GET /kv/large HTTP/1.1\r\nHost: localhost\r\n\r\n";
     let mut readers: Vec<TcpStream> = (0..20)
         .map(|_| never_reader(server.address, request).unwrap())
         .collect();
@@ -192,13 +200,15 @@ fn slow_is_not_hostile() {
         }
     };
     let body = "v".repeat(20_000);
-    let put = format!("PUT /kv/a HTTP/1.1\r\nContent-Length: 20000\r\nX: {body}\r\n\r\n");
+    let put = format!(
+        "PUT /kv/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 20000\r\nX: {body}\r\n\r\n"
+    );
     let mut stream = never_reader(server.address, "").unwrap();
     pieces(&stream, put.as_bytes());
     pieces(&stream, body.as_bytes());
     pieces(
         &stream,
-        b"GET /kv/large HTTP/1.1\r\nConnection: close\r\n\r\n",
+        b"GET /kv/large HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
     );
     let mut answers = Vec::new();
     for _ in 0..20 {

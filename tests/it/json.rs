@@ -265,10 +265,21 @@ fn one_connection_serves_both_apis_and_pipelines() {
     let mut client = server.connect();
     let body = r#"{"value":[1]}"#;
     let length = body.len();
-    let put = format!("PUT /api/v1/kv/a HTTP/1.1\r\nContent-Length: {length}\r\n\r\n{body}");
-    let get = "GET /kv/a HTTP/1.1\r\n\r\n";
-    let list = "GET /api/v1/kv HTTP/1.1\r\n\r\n";
-    client.write([&put, get, list, "DELETE /clear HTTP/1.1\r\n\r\n", list].concat());
+    let put = format!(
+        "PUT /api/v1/kv/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n{body}"
+    );
+    let get = "GET /kv/a HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    let list = "GET /api/v1/kv HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    client.write(
+        [
+            &put,
+            get,
+            list,
+            "DELETE /clear HTTP/1.1\r\nHost: localhost\r\n\r\n",
+            list,
+        ]
+        .concat(),
+    );
     client.read("PUT").expect_json(OK);
     client.read("GET").expect(200, "[1]");
     let data = r#"{"status":"ok","data":{"a":{"value":[1]}}}"#;
@@ -292,12 +303,14 @@ fn a_content_type_is_not_required_and_not_looked_at() {
         "Content-Type: application/x-www-form-urlencoded\r\n",
     ] {
         client.write(format!(
-            "PUT /api/v1/kv/a HTTP/1.1\r\n{header}Content-Length: {length}\r\n\r\n{body}"
+            "PUT /api/v1/kv/a HTTP/1.1\r\nHost: localhost\r\n{header}Content-Length: {length}\r\n\r\n{body}"
         ));
         client.read("PUT").expect_json(OK);
     }
     // Nor a length: curl sends larger bodies from a pipe in chunks.
-    client.write("PUT /api/v1/kv/a HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n");
+    client.write(
+        "PUT /api/v1/kv/a HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n",
+    );
     client.write("4\r\n{\"va\r\n8\r\nlue\": 7}\r\n0\r\n\r\n");
     client.read("PUT").expect_json(OK);
     client

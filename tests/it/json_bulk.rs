@@ -288,7 +288,7 @@ fn of_two_racing_bulk_deletes_one_deletes_each_key() {
             for (client, body) in clients.iter_mut().zip(&bodies) {
                 let length = body.len();
                 client.write(format!(
-                    "POST /api/v1/kv/bulk/delete HTTP/1.1\r\nContent-Length: {length}\r\n\r\n{body}"
+                    "POST /api/v1/kv/bulk/delete HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n{body}"
                 ));
             }
             let answers = clients.each_mut().map(|client| client.read("POST").json());
@@ -320,7 +320,7 @@ fn fifty_megabytes_go_in_and_come_out_in_one_piece() {
     let mut client = server.connect();
     let length = keys.len();
     client.write(format!(
-        "POST /api/v1/kv/bulk/get HTTP/1.1\r\nContent-Length: {length}\r\n\r\n{keys}"
+        "POST /api/v1/kv/bulk/get HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n{keys}"
     ));
     drop(client);
     let answer = server.post("/api/v1/kv/bulk/get", keys);

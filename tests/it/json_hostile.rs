@@ -188,7 +188,7 @@ fn five_hundred_items_of_a_megabyte_are_refused_and_the_server_goes_on() {
     // Announced, it is refused at once.
     let mut client = server.connect();
     client.write(format!(
-        "POST /api/v1/kv/bulk HTTP/1.1\r\nContent-Length: {BODY}\r\n\r\n"
+        "POST /api/v1/kv/bulk HTTP/1.1\r\nHost: localhost\r\nContent-Length: {BODY}\r\n\r\n"
     ));
     client.write(r#"{"operations":["#);
     client.write(item.repeat(10));
@@ -198,7 +198,9 @@ fn five_hundred_items_of_a_megabyte_are_refused_and_the_server_goes_on() {
     client.expect_end();
     // In chunks, as soon as there are too many.
     let mut client = server.connect();
-    client.write("POST /api/v1/kv/bulk HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n");
+    client.write(
+        "POST /api/v1/kv/bulk HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n",
+    );
     for _ in 0..=LIMIT / item.len() {
         client.write(format!("{:x}\r\n{item}\r\n", item.len()));
     }
@@ -234,13 +236,17 @@ fn a_body_has_room_for_a_value_of_escapes_and_some_more() {
         r#"{"keys":["a"]}"#.to_owned() + &" ".repeat(2_000_000),
     );
     answer.expect_data(json!({"a": {"status": "ok", "value": 1}}));
-    client.write("POST /api/v1/kv/bulk HTTP/1.1\r\nContent-Length: 16777217\r\n\r\n");
+    client.write(
+        "POST /api/v1/kv/bulk HTTP/1.1\r\nHost: localhost\r\nContent-Length: 16777217\r\n\r\n",
+    );
     client
         .read("POST")
         .expect_error(413, "PAYLOAD_TOO_LARGE", json!({"limit": 16_777_216}));
     let server = Server::start(&["--max-value-bytes", "100000000"]);
     let mut client = server.connect();
-    client.write("POST /api/v1/kv/bulk HTTP/1.1\r\nContent-Length: 999999999\r\n\r\n");
+    client.write(
+        "POST /api/v1/kv/bulk HTTP/1.1\r\nHost: localhost\r\nContent-Length: 999999999\r\n\r\n",
+    );
     client
         .read("POST")
         .expect_error(413, "PAYLOAD_TOO_LARGE", json!({"limit": 200_065_536}));
@@ -253,7 +259,6 @@ fn a_request_that_is_no_http_is_refused_in_json() {
         "Content-Length: 5\r\nContent-Length: 50\r\n",
         "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n",
         "Content-Length: +5\r\n",
-        "Transfer-Encoding: gzip\r\n",
     ] {
         for request in [
             "PUT /api/v1/kv/a",
@@ -262,7 +267,9 @@ fn a_request_that_is_no_http_is_refused_in_json() {
             "DELETE /api/v1/kv/a%20b",
         ] {
             let mut client = server.connect();
-            client.write(format!("{request} HTTP/1.1\r\n{headers}\r\n0\r\n\r\n"));
+            client.write(format!(
+                "{request} HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n0\r\n\r\n"
+            ));
             let message = client
                 .read("PUT")
                 .expect_error(400, "INVALID_REQUEST", Value::Null);
@@ -273,7 +280,7 @@ fn a_request_that_is_no_http_is_refused_in_json() {
     for chunks in ["zz\r\n{}\r\n", "2\r\n{}XX"] {
         let mut client = server.connect();
         client.write(format!(
-            "PUT /api/v1/kv/a HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n{chunks}"
+            "PUT /api/v1/kv/a HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n{chunks}"
         ));
         let message = client
             .read("PUT")

@@ -276,7 +276,7 @@ fn a_client_that_does_not_read_its_listing_harms_nobody() {
     }
     let mut hogs: Vec<_> = (0..8).map(|_| server.connect()).collect();
     for hog in &mut hogs {
-        hog.write("GET /api/v1/kv HTTP/1.1\r\n\r\n");
+        hog.write("GET /api/v1/kv HTTP/1.1\r\nHost: localhost\r\n\r\n");
     }
     let mut client = server.connect();
     for n in 0..20 {

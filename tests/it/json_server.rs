@@ -207,7 +207,7 @@ fn a_server_that_is_stopping_says_that_it_is_not_healthy() {
     let mut server = Server::start(&[]);
     let mut client = server.connect();
     // The body is what keeps the request under way.
-    client.write("GET /api/v1/health HTTP/1.1\r\nContent-Length: 2000\r\n\r\n");
+    client.write("GET /api/v1/health HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2000\r\n\r\n");
     client.write("x".repeat(1000));
     // So that it has come in before the signal does: requests are let in in the order of their connections.
     assert_eq!(server.get("/api/v1/health").status, 200);

@@ -42,7 +42,7 @@ fn a_touch_that_the_disk_holds_up_finds_nothing(durability: &str, calls: &str) {
         let mut client = server.connect();
         let length = body.len();
         client.write(format!(
-            "{method} {path} HTTP/1.1\r\nHost: test\r\nContent-Length: {length}\r\n\r\n{body}"
+            "{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n{body}"
         ));
         client
     };

@@ -51,7 +51,10 @@ fn put_edge_and_error_cases() {
             "value with spaces & symbols! \t",
         ),
         ("/kv/percent", "100%25 + a=b&c"),
-        ("/kv/lines", "\r\n\r\nGET / HTTP/1.1\r\n\r\n\n"),
+        (
+            "/kv/lines",
+            "\r\n\r\nGET / HTTP/1.1\r\nHost: localhost\r\n\r\n\n",
+        ),
         ("/kv/nul", "\0"),
     ] {
         server.put(path, value).expect(200, "");

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use crate::client::{Client, Response};
 use crate::description::Description;
 use crate::directory::Directory;
+use crate::hostile_overload::fill_with_uploads;
 use crate::openapi_requests::{REQUESTS, WRITES};
 use crate::process::{Server, wait_for};
 use crate::tokens::TokenFile;
@@ -32,7 +33,7 @@ fn operations(description: &Description, asked_for: impl Fn(&Value) -> bool) -> 
 /// A request that cannot be told from the next one.
 fn send_malformed(client: &mut Client, method: &str, path: &str) -> Response {
     client.write(format!(
-        "{method} {path} HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nx"
+        "{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nx"
     ));
     client.read(method)
 }
@@ -40,7 +41,7 @@ fn send_malformed(client: &mut Client, method: &str, path: &str) -> Response {
 /// A request with a body over any limit, that is only announced.
 fn send_too_large(client: &mut Client, method: &str, path: &str) -> Response {
     client.write(format!(
-        "{method} {path} HTTP/1.1\r\nContent-Length: 99999999\r\n\r\n"
+        "{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999\r\n\r\n"
     ));
     client.read(method)
 }
@@ -161,24 +162,19 @@ fn see_who_comes_too_often(description: &mut Description) {
 
 /// Whatever has a body that is still to come is turned away while too many others are coming.
 fn see_who_is_turned_away(description: &mut Description) {
-    let server = Server::start(&["--min-rate=0"]);
-    let mut uploads: Vec<Client> = (0..256).map(|_| server.connect()).collect();
-    for client in &mut uploads {
-        client.write("PUT /kv/a HTTP/1.1\r\nContent-Length: 5000\r\n\r\n");
-    }
-    wait_for("all threads for bodies to be taken", || {
-        (server.threads("transfer-in") == 256).then_some(())
-    });
+    let server = Server::start(&["--min-rate=0", "--max-memory=1MiB"]);
+    let uploads = fill_with_uploads(&server);
     // Which has an answer of its own for this status.
     let others = |operation: &Value| operation["operationId"] != "getHealth";
     for [id, method, path] in operations(description, others) {
         let mut client = server.connect();
         client.write(format!(
-            "{method} {path} HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
+            "{method} {path} HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
         ));
         let answer = client.read(&method);
         description.check(&id, &method, &path, 503, &answer);
     }
+    drop(uploads);
 }
 
 /// The answers of a server with tokens to those who have none, or may only read.

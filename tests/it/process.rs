@@ -129,14 +129,6 @@ impl Server {
         self.child.id()
     }
 
-    /// How many threads of that name the process has.
-    pub fn threads(&self, name: &str) -> usize {
-        let tasks = fs::read_dir(format!("/proc/{}/task", self.pid())).unwrap();
-        let names =
-            tasks.filter_map(|task| fs::read_to_string(task.ok()?.path().join("comm")).ok());
-        names.filter(|it| it.trim_end() == name).count()
-    }
-
     /// A new connection.
     pub fn connect(&self) -> Client {
         Client::try_connect(self.address).unwrap_or_else(|error| {

@@ -3,6 +3,7 @@
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
+use crate::client::Client;
 use crate::process::{Server, wait_for};
 
 #[test]
@@ -26,20 +27,20 @@ fn it_stops_at_once_when_nothing_is_in_flight() {
 #[test]
 fn requests_in_flight_finish() {
     let mut server = Server::start(&[]);
-    let large = "v".repeat(5000);
+    let large = "v".repeat(500_000);
     // Three that have only been sent in part: the head; a body that tiny_http reads; a body that we read.
     let mut head = server.connect();
-    head.write("PUT /kv/head HTTP/1.1\r\nContent-");
+    head.write("PUT /kv/head HTTP/1.1\r\nHost: localhost\r\nContent-");
     let mut small = server.connect();
-    small.write("PUT /kv/small HTTP/1.1\r\nContent-Length: 10\r\n\r\n12345");
+    small.write("PUT /kv/small HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n12345");
     let mut upload = server.connect();
-    upload.write("PUT /kv/large HTTP/1.1\r\nContent-Length: 5000\r\n\r\n");
+    upload.write("PUT /kv/large HTTP/1.1\r\nHost: localhost\r\nContent-Length: 500000\r\n\r\n");
     upload.write(&large[..2000]);
     // One whose answer has not been read: more than sockets hold.
     let mut download = server.connect();
     let huge = "h".repeat(10_000_000);
     download.send("PUT", "/kv/huge", &huge).expect(200, "");
-    download.write("GET /kv/huge HTTP/1.1\r\n\r\n");
+    download.write("GET /kv/huge HTTP/1.1\r\nHost: localhost\r\n\r\n");
 
     server.signal("-TERM");
     server.wait_for_log("draining");
@@ -65,11 +66,7 @@ fn requests_in_flight_finish() {
 #[test]
 fn a_request_that_does_not_finish_is_given_up_after_15_seconds() {
     let mut server = Server::start(&["--min-rate=0"]);
-    let mut upload = server.connect();
-    upload.write("PUT /kv/a HTTP/1.1\r\nContent-Length: 5000\r\n\r\n");
-    wait_for("the upload to be under way", || {
-        (threads_that_read(server.pid()) > 0).then_some(())
-    });
+    let _upload = upload(&server);
     let started = Instant::now();
     server.signal("-TERM");
     let (status, log) = server.wait();
@@ -82,30 +79,18 @@ fn a_request_that_does_not_finish_is_given_up_after_15_seconds() {
     );
 }
 
-/// Transfer threads of the process that wait for a client.
-fn threads_that_read(pid: u32) -> usize {
-    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
-    tasks
-        .filter_map(|task| {
-            let task = task.ok()?.path();
-            let name = std::fs::read_to_string(task.join("comm")).ok()?;
-            let call = std::fs::read_to_string(task.join("syscall")).ok()?;
-            // ppoll, on x86-64 and on aarch64
-            (name.starts_with("transfer-in")
-                && (call.starts_with("271 ") || call.starts_with("73 ")))
-            .then_some(())
-        })
-        .count()
+/// A client whose body is awaited.
+pub fn upload(server: &Server) -> Client {
+    let mut upload = server.connect();
+    upload.write("PUT /kv/a HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: 500000\r\n\r\n");
+    assert_eq!(upload.read("PUT").status, 100);
+    upload
 }
 
 #[test]
 fn a_second_signal_ends_it_at_once() {
     let mut server = Server::start(&[]);
-    let mut upload = server.connect();
-    upload.write("PUT /kv/a HTTP/1.1\r\nContent-Length: 5000\r\n\r\n");
-    wait_for("the upload to be under way", || {
-        (threads_that_read(server.pid()) > 0).then_some(())
-    });
+    let _upload = upload(&server);
     server.signal("-TERM");
     server.wait_for_log("draining");
     let started = Instant::now();
@@ -126,7 +111,7 @@ fn clients_that_have_connected_before_the_signal_are_served() {
     let mut clients: Vec<_> = (0..50).map(|_| server.connect()).collect();
     for (n, client) in clients.iter_mut().enumerate() {
         client.write(format!(
-            "PUT /kv/key{n} HTTP/1.1\r\nContent-Length: 1\r\n\r\nv"
+            "PUT /kv/key{n} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\nv"
         ));
     }
     server.signal("-TERM");

@@ -1,7 +1,8 @@
 //! Signals that are sent by mistake, by a terminal that closes or by a habit, end nothing. `shutdown` shows those that are meant to.
 
 use crate::directory::Directory;
-use crate::process::{Server, wait_for};
+use crate::process::Server;
+use crate::shutdown::upload;
 use crate::tokens::TokenFile;
 
 /// Waits until the process has taken all signals that were sent to it, and has done what it does about them.
@@ -22,43 +23,7 @@ fn signals_that_ask_for_nothing_end_nothing() {
         assert!(!server.has_ended(), "{signal}");
     }
     // They do not count as a first signal to stop.
-    let mut upload = server.connect();
-    upload.write("PUT /kv/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n2");
-    server.signal("-TERM");
-    server.wait_for_log("draining");
-    for signal in ["-HUP", "-USR1", "-ALRM"] {
-        server.signal(signal);
-    }
-    settle(&mut server);
-    upload.write("2");
-    upload.read("PUT").expect(200, "");
-    assert_eq!(server.wait().0.code(), Some(0));
-}
-
-#[test]
-fn an_answered_write_survives_hup_and_quit_without_durability() {
-    let directory = Directory::new();
-    let options = ["--working-dir", directory.path_str(), "--durability=none"];
-    let mut server = Server::start(&options);
-    for key in ["hup", "quit"] {
-        server.put(&format!("/kv/{key}"), "kept").expect(200, "");
-        server.signal(if key == "hup" { "-HUP" } else { "-QUIT" });
-    }
-    assert_eq!(server.wait().0.code(), Some(0));
-    let server = Server::start(&options);
-    for key in ["hup", "quit"] {
-        server.get(&format!("/kv/{key}")).expect(200, "kept");
-    }
-}
-
-#[test]
-fn a_second_quit_ends_it_at_once() {
-    let mut server = Server::start(&["--min-rate=0"]);
-    let mut upload = server.connect();
-    upload.write("PUT /kv/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5000\r\n\r\n");
-    wait_for("the upload to be under way", || {
-        (server.threads("transfer-in") > 0).then_some(())
-    });
+    let _upload = upload(&server);
     server.signal("-INT");
     server.wait_for_log("draining");
     server.signal("-QUIT");

@@ -50,7 +50,7 @@ fn kill_9_at_any_moment_of_a_snapshot_takes_back_nothing_that_was_answered() {
                             n += 1;
                             let body = value(n);
                             let request = format!(
-                                "PUT {} HTTP/1.1\r\nContent-Length: {}\r\n\r\n{body}",
+                                "PUT {} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n{body}",
                                 path(n),
                                 body.len()
                             );

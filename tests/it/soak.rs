@@ -168,7 +168,8 @@ fn absurd_length(address: SocketAddr, n: usize) {
     let Ok(mut client) = Client::try_connect(address) else {
         return;
     };
-    let request = format!("PUT /kv/a HTTP/1.1\r\nContent-Length: {length}\r\n\r\nx");
+    let request =
+        format!("PUT /kv/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\nx");
     // In a flood, it may be closed before it is heard.
     if client.try_write(request).is_ok()
         && let Ok(answer) = client.try_read("PUT")
@@ -190,11 +191,16 @@ fn slow_clients<'scope, 'env>(
 ) {
     let ready: &AtomicUsize = Box::leak(Box::default());
     let crowds = [
-        ("heads", DRIPPING_HEADS, "GET /kv/a HTTP/1.1\r\nX: ", "x"),
+        (
+            "heads",
+            DRIPPING_HEADS,
+            "GET /kv/a HTTP/1.1\r\nHost: localhost\r\nX: ",
+            "x",
+        ),
         (
             "bodies",
             DRIPPING_BODIES,
-            "PUT /kv/b HTTP/1.1\r\nContent-Length: 5000000\r\n\r\n",
+            "PUT /kv/b HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5000000\r\n\r\n",
             "v",
         ),
         ("idle", IDLE, "", ""),
@@ -218,7 +224,8 @@ fn slow_clients<'scope, 'env>(
         });
     }
     scope.spawn(move || {
-        let connect = || never_reader(address, "GET /kv/large HTTP/1.1\r\n\r\n").ok();
+        let connect =
+            || never_reader(address, "GET /kv/large HTTP/1.1\r\nHost: localhost\r\n\r\n").ok();
         let mut readers: Vec<Option<TcpStream>> = (0..NEVER_READERS).map(|_| connect()).collect();
         ready.fetch_add(1, Ordering::Relaxed);
         let mut oldest = 0;
@@ -368,7 +375,7 @@ impl Asker {
         if !self.asked {
             self.asked = self
                 .stream
-                .write_all(b"GET /kv/none HTTP/1.1\r\n\r\n")
+                .write_all(b"GET /kv/none HTTP/1.1\r\nHost: localhost\r\n\r\n")
                 .is_ok();
         }
         let mut answer = [0; 1000];

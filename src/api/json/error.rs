@@ -21,6 +21,8 @@ pub(super) struct Error {
 pub(super) enum Code {
     /// Malformed JSON, a required field missing or of the wrong type.
     InvalidRequest,
+    /// A request that breaks a rule of HTTP, or asks for a part of it that is not there, with that status.
+    Http(u16),
     /// A key that is empty, too long or outside the alphabet.
     InvalidKey,
     /// Well-formed, but out of range.
@@ -52,7 +54,7 @@ pub(super) enum Code {
 impl Code {
     fn name(self) -> &'static str {
         match self {
-            Code::InvalidRequest => "INVALID_REQUEST",
+            Code::InvalidRequest | Code::Http(_) => "INVALID_REQUEST",
             Code::InvalidKey => "INVALID_KEY",
             Code::ValidationError => "VALIDATION_ERROR",
             Code::Unauthorized => "UNAUTHORIZED",
@@ -72,6 +74,7 @@ impl Code {
     fn status(self) -> u16 {
         match self {
             Code::InvalidRequest | Code::InvalidKey | Code::ValidationError => 400,
+            Code::Http(status) => status,
             Code::Unauthorized => 401,
             Code::Forbidden => 403,
             Code::NotFound => 404,

@@ -348,9 +348,6 @@ pub(super) fn deny(denied: Denied) -> Response {
 /// Answers a request that the server itself refuses.
 pub(super) fn refuse(fault: Fault) -> Response {
     let error = match fault {
-        Fault::Malformed(what) => {
-            Error::new(Code::InvalidRequest, format!("Malformed request: {what}"))
-        }
         Fault::TooLarge { limit } => {
             let message = format!("The body must not have more than {limit} bytes");
             Error::new(Code::PayloadTooLarge, message).detail("limit", limit)
@@ -360,6 +357,11 @@ pub(super) fn refuse(fault: Fault) -> Response {
             "The server is overloaded, try again later",
         ),
         Fault::Internal => Error::new(Code::Internal, "Internal server error"),
+        fault => {
+            let mut message = fault.to_string();
+            message[..1].make_ascii_uppercase();
+            Error::new(Code::Http(fault.status()), message)
+        }
     };
     error.into_response()
 }
