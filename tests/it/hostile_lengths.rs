@@ -190,6 +190,34 @@ fn whoever_sends_a_few_megabytes_too_many_reads_that_they_are_too_many() {
 }
 
 #[test]
+fn a_limit_holds_for_short_bodies_however_they_come() {
+    let server = Server::start(&["--max-value-bytes=5"]);
+    for (body, status) in [
+        ("Content-Length: 5\r\n\r\nhello", 200),
+        ("Content-Length: 6\r\n\r\nhello!", 413),
+        (
+            "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+            200,
+        ),
+        (
+            "Transfer-Encoding: chunked\r\n\r\n6\r\nhello!\r\n0\r\n\r\n",
+            413,
+        ),
+        (
+            "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n1\r\n!\r\n0\r\n\r\n",
+            413,
+        ),
+    ] {
+        let mut client = server.connect();
+        client.write(format!(
+            "PUT /kv/a HTTP/1.1\r\nHost: localhost\r\n{body}"
+        ));
+        assert_eq!(client.read("PUT").status, status, "{body}");
+    }
+    server.get("/kv/a").expect(200, "hello");
+}
+
+#[test]
 fn what_is_announced_and_does_not_come_takes_no_memory() {
     let server = Server::start(&["--max-value-bytes", "1000000000"]);
     let bystander = Bystander::start(&server);

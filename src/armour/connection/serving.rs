@@ -87,9 +87,14 @@ impl server::Connection for Connection {
 
     fn receive(self: Arc<Self>, upload: Upload) {
         let mut body = Vec::new();
-        match self.add_to_body(&[], &mut body) {
-            Ok((_, true)) => return upload.complete(body, None),
-            Ok((_, false)) => {}
+        let there = self.add_to_body(&[], &mut body);
+        let whole = there.and_then(|(_, whole)| {
+            upload.check_limit(body.len() as u64)?;
+            Ok(whole)
+        });
+        match whole {
+            Ok(true) => return upload.complete(body, None),
+            Ok(false) => {}
             Err(fault) => return upload.refuse(fault),
         }
         let Some(reserved) = self.transfers.budget.reserve(moving::STEP as u64) else {
