@@ -9,18 +9,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::head::HEAD_BYTES;
 use super::hooks::borrow;
 use super::inbound::{Inbound, Sending};
 use super::socket::{self, DirectWriter, Held};
 use super::transfer::Transfers;
+use super::waiting::{AHEAD, AHEAD_BYTES};
 use crate::memory;
-
-/// The most requests of one client that wait for the one under way. Each takes 2 or 3 kB.
-const AHEAD: u64 = 32;
-
-/// The most bytes of such requests.
-const AHEAD_BYTES: usize = HEAD_BYTES;
 
 /// How long a refused client may send the rest of its body, and read why it was refused.
 const FAREWELL: Duration = Duration::from_secs(5);
@@ -75,16 +69,6 @@ struct Progress {
 struct Farewell {
     held: Held,
     transfers: Arc<Transfers>,
-}
-
-impl Farewell {
-    /// `None` if there are too many already.
-    fn new(held: Held, transfers: &Arc<Transfers>) -> Option<Farewell> {
-        let others = transfers.farewells.fetch_add(1, Ordering::Relaxed);
-        let transfers = Arc::clone(transfers);
-        let farewell = Farewell { held, transfers };
-        (others < FAREWELLS).then_some(farewell)
-    }
 }
 
 impl Drop for Farewell {
@@ -191,6 +175,15 @@ impl Connection {
         }
     }
 
+    /// Says that nothing more comes, and lets the client send on for a while, unless too many others do.
+    fn farewell(&self, held: Held) -> Option<Farewell> {
+        held.shut_down_write();
+        let transfers = Arc::clone(&self.transfers);
+        let others = transfers.farewells.fetch_add(1, Ordering::Relaxed);
+        let farewell = Farewell { held, transfers };
+        (others < FAREWELLS).then_some(farewell)
+    }
+
     /// Holds the socket, if it is still open.
     pub(super) fn hold(&self) -> Option<Held> {
         Held::new(self.fd, self.cookie)
@@ -238,10 +231,10 @@ impl Progress {
 
     /// Whether tiny_http must not read on: others read a body, or a refused request is to be answered, or so many requests are waiting,
     /// or so many bytes of them.
-    fn holds_back(&self, requests: u64) -> bool {
+    fn holds_back(&self, requests: usize) -> bool {
         let owed = self.owed();
         self.inbound.is_in_body()
-            || owed >= requests
+            || owed >= requests as u64
             || owed > 0 && (self.inbound.has_ended() || self.inbound.waiting_bytes() >= AHEAD_BYTES)
     }
 }

@@ -20,8 +20,13 @@ pub(super) const HEADERS: usize = 256;
 /// As many headers have room on the stack. Each of tiny_http's threads would keep what more took.
 const FEW: usize = 24;
 
-/// Headers that tiny_http does not get, since they are about the body.
-const KEPT_BACK: [&str; 3] = ["Content-Length", "Transfer-Encoding", "Expect"];
+/// Headers that tiny_http does not get as they are: those about the body, and the one that we read by the rules and it does not.
+const KEPT_BACK: [&str; 4] = [
+    "Content-Length",
+    "Transfer-Encoding",
+    "Expect",
+    "Connection",
+];
 
 /// What tiny_http gets for a byte above 127, which it cannot take. No key may have either, and no header that we look at.
 const SUBSTITUTE: u8 = b'"';
@@ -41,6 +46,25 @@ const SCHEME: &str = "http://";
 pub(super) fn connection_in(target: &str) -> Option<u64> {
     let rest = target.strip_prefix(SCHEME)?;
     rest[..rest.find('/')?].parse().ok()
+}
+
+/// Where a head ends, if it does. A line ends with a carriage return and a line feed, and with nothing less. `searched` counts the bytes
+/// that need not be looked at again.
+pub(super) fn find_end(bytes: &[u8], searched: &mut usize) -> Result<Option<usize>, Fault> {
+    while let Some(feed) = bytes[*searched..].iter().position(|&it| it == b'\n') {
+        let feed = *searched + feed;
+        *searched = feed + 1;
+        match &bytes[..=feed] {
+            [.., b'\n', b'\r', b'\n'] => return Ok(Some(feed + 1)),
+            [.., b'\r', b'\n'] => {}
+            _ => {
+                let reason = "a line feed without a carriage return before it";
+                return Err(Fault::Malformed(reason));
+            }
+        }
+    }
+    *searched = bytes.len();
+    Ok(None)
 }
 
 /// What a head says about the body.
@@ -86,8 +110,28 @@ pub(super) fn rewrite(head: &[u8], origin: &str, out: &mut Vec<u8>) -> Result<An
         append_ascii(value, out);
         out.extend_from_slice(b"\r\n");
     }
+    out.extend_from_slice(connection(request.headers));
     out.extend_from_slice(b"\r\n");
     Ok(announced(request.headers, minor == 0))
+}
+
+/// What a client wishes for the connection, in one header. All lines are one list, and `close` wins (RFC 9110 section 7.6.1, RFC 9112
+/// section 9.3). We upgrade to nothing.
+fn connection(headers: &[Header<'_>]) -> &'static [u8] {
+    let lines = headers
+        .iter()
+        .filter(|it| it.name.eq_ignore_ascii_case("Connection"));
+    let options = lines.flat_map(|it| it.value.split(|&byte| byte == b','));
+    let mut wish: &[u8] = b"";
+    for option in options.map(<[u8]>::trim_ascii) {
+        if option.eq_ignore_ascii_case(b"close") {
+            return b"Connection: close\r\n";
+        }
+        if option.eq_ignore_ascii_case(b"keep-alive") {
+            wish = b"Connection: keep-alive\r\n";
+        }
+    }
+    wish
 }
 
 /// The head with a request line that can be read, if it has none: all bytes are in ASCII, and later versions 1.x are answered as 1.1

@@ -7,14 +7,14 @@
 //! What breaks the rules is handed out as well, as a request that has its [`Fault`] with it. So it gets its answer in its turn, behind
 //! the requests before it, and in the form of the API that it was for.
 
-use std::collections::VecDeque;
 use std::mem::{self, MaybeUninit};
 use std::sync::Arc;
 
 use super::body::BodyReader;
-use super::head::{Announced, HEAD_BYTES, origin, rewrite, stand_in};
+use super::head::{Announced, HEAD_BYTES, find_end, origin, rewrite, stand_in};
+use super::waiting::Waiting;
 use crate::budget::{Budget, Reservation};
-use crate::server::{Fault, Framing, Payload};
+use crate::server::{Fault, Framing, Hold, Payload};
 
 /// Bodies up to this size are there when their request is handed out, unless the client waits for the word to send it.
 pub(super) const SHORT_BODY: u64 = 64 * 1024;
@@ -46,13 +46,6 @@ enum At {
     End,
 }
 
-/// A request that was given to tiny_http, and has not been taken up by a worker.
-struct HandedOut {
-    payload: Result<Payload, Fault>,
-    /// About how much memory it takes.
-    bytes: usize,
-}
-
 /// What a client is in the middle of sending, as far as it is not read by whoever answers the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Sending {
@@ -72,13 +65,13 @@ pub(super) struct Inbound {
     /// How many bytes of a head have been looked through for its end, and how many empty lines came before it.
     searched: usize,
     empty_lines: usize,
+    /// Whether what is pending was left because too many requests wait.
+    stopped: bool,
     /// Heads for tiny_http.
     ready: Vec<u8>,
     /// How many bytes of them it has been given.
     given: usize,
-    waiting: VecDeque<HandedOut>,
-    waiting_bytes: usize,
-    requests: u64,
+    waiting: Waiting,
     expects_continue: bool,
     speaks_tls: bool,
     budget: Arc<Budget>,
@@ -94,11 +87,10 @@ impl Inbound {
             pending: Vec::new(),
             searched: 0,
             empty_lines: 0,
+            stopped: false,
             ready: Vec::new(),
             given: 0,
-            waiting: VecDeque::new(),
-            waiting_bytes: 0,
-            requests: 0,
+            waiting: Waiting::default(),
             expects_continue: false,
             speaks_tls: false,
             budget: Arc::clone(budget),
@@ -106,14 +98,19 @@ impl Inbound {
         }
     }
 
-    /// How many requests there have been so far, refused ones included.
-    pub(super) fn requests(&self) -> u64 {
-        self.requests
+    /// The requests that wait for a worker.
+    pub(super) fn waiting(&mut self) -> &mut Waiting {
+        &mut self.waiting
     }
 
-    /// How much memory requests take that no worker has taken up.
+    /// How many requests there have been so far, refused ones included.
+    pub(super) fn requests(&self) -> u64 {
+        self.waiting.requests()
+    }
+
+    /// How much memory requests take that wait for a worker.
     pub(super) fn waiting_bytes(&self) -> usize {
-        self.waiting_bytes
+        self.waiting.bytes()
     }
 
     pub(super) fn sending(&self) -> Sending {
@@ -132,6 +129,11 @@ impl Inbound {
     /// Whether nothing that comes from now on counts.
     pub(super) fn has_ended(&self) -> bool {
         matches!(self.at, At::End)
+    }
+
+    /// Whether requests that have been received were left alone, because too many wait.
+    pub(super) fn has_stopped(&self) -> bool {
+        self.stopped && matches!(self.at, At::Head)
     }
 
     /// Whether the client has begun with TLS, so that no answer would be understood.
@@ -165,7 +167,7 @@ impl Inbound {
         count
     }
 
-    /// Takes what has been received from the client.
+    /// Takes what has been received from the client; nothing, to go on with what had to wait.
     pub(super) fn receive(&mut self, bytes: &[u8]) {
         if self.pending.is_empty() {
             let taken = self.sort(bytes);
@@ -188,7 +190,8 @@ impl Inbound {
         if self.has_ended() {
             self.pending = Vec::new();
         }
-        if self.pending.len() <= UNRESERVED {
+        // The beginning of a long body is about to be taken from here.
+        if self.pending.len() <= UNRESERVED || self.is_in_body() {
             self.reserved = None;
             return;
         }
@@ -204,6 +207,15 @@ impl Inbound {
         if !enough {
             self.refuse(Fault::Overloaded);
         }
+    }
+
+    /// Reserves memory for a short body that is whole. `None` if there is too little.
+    fn hold(&self, length: usize) -> Option<Option<Hold>> {
+        if length <= UNRESERVED {
+            return Some(None);
+        }
+        let reserved = self.budget.reserve(length as u64)?;
+        Some(Some(Box::new(reserved)))
     }
 
     /// The client will send no more.
@@ -226,15 +238,8 @@ impl Inbound {
             At::Head => stand_in(head, &self.origin, &mut self.ready),
             At::Body(_) | At::End => return,
         }
-        self.hand_out(Err(fault), 0);
+        self.waiting.push(Err(fault), 0);
         self.reserved = None;
-    }
-
-    /// The next request is taken up by a worker.
-    pub(super) fn next(&mut self) -> Option<Result<Payload, Fault>> {
-        let request = self.waiting.pop_front()?;
-        self.waiting_bytes -= request.bytes;
-        Some(request.payload)
     }
 
     /// Whether the client waits for the word to send the body. It is given once.
@@ -283,8 +288,9 @@ impl Inbound {
         let mut taken = 0;
         loop {
             let rest = &bytes[taken..];
+            self.stopped = !rest.is_empty() && self.waiting.is_full();
             match &mut self.at {
-                At::Head if rest.is_empty() => return taken,
+                At::Head if rest.is_empty() || self.stopped => return taken,
                 At::Head => match self.sort_head(rest) {
                     Ok(0) => return taken,
                     Ok(more) => taken += more,
@@ -298,8 +304,15 @@ impl Inbound {
                     let (head, length) = (mem::take(head), *length);
                     self.at = At::Head;
                     self.ready.extend_from_slice(&head);
-                    let body = rest[..length].to_vec();
-                    self.hand_out(Ok(Payload::Here(body)), head.len() + length);
+                    self.reserved = None;
+                    let payload = match self.hold(length) {
+                        Some(hold) => Ok(Payload::Here(rest[..length].to_vec(), hold)),
+                        None => {
+                            self.at = At::End;
+                            Err(Fault::Overloaded)
+                        }
+                    };
+                    self.waiting.push(payload, head.len() + length);
                     taken += length;
                 }
                 At::Body(_) => return taken,
@@ -323,7 +336,7 @@ impl Inbound {
                 _ => Err(Fault::Malformed("too many empty lines")),
             };
         }
-        let end = self.find_end(bytes)?;
+        let end = find_end(bytes, &mut self.searched)?;
         if end.unwrap_or(bytes.len()) > HEAD_BYTES {
             return Err(match bytes[..HEAD_BYTES].contains(&b'\n') {
                 true => Fault::LongHead,
@@ -342,9 +355,9 @@ impl Inbound {
         match framing {
             Err(fault) => {
                 self.at = At::End;
-                self.hand_out(Err(fault), 0);
+                self.waiting.push(Err(fault), 0);
             }
-            Ok(Framing::Length(0)) => self.hand_out(Ok(Payload::Here(Vec::new())), end),
+            Ok(Framing::Length(0)) => self.waiting.push(Ok(Payload::Here(Vec::new(), None)), end),
             Ok(Framing::Length(length)) if length <= SHORT_BODY && !expects_continue => {
                 self.at = At::ShortBody {
                     head: self.ready.split_off(before),
@@ -358,34 +371,10 @@ impl Inbound {
                     Framing::Length(length) => Some(length),
                     Framing::Chunked => None,
                 };
-                self.hand_out(Ok(Payload::Coming { declared }), end);
+                self.waiting.push(Ok(Payload::Coming { declared }), end);
             }
         }
         Ok(end)
-    }
-
-    /// Where the head ends, if it does. A line ends with a carriage return and a line feed, and with nothing less.
-    fn find_end(&mut self, bytes: &[u8]) -> Result<Option<usize>, Fault> {
-        while let Some(feed) = bytes[self.searched..].iter().position(|&it| it == b'\n') {
-            let feed = self.searched + feed;
-            self.searched = feed + 1;
-            match &bytes[..=feed] {
-                [.., b'\n', b'\r', b'\n'] => return Ok(Some(feed + 1)),
-                [.., b'\r', b'\n'] => {}
-                _ => {
-                    let reason = "a line feed without a carriage return before it";
-                    return Err(Fault::Malformed(reason));
-                }
-            }
-        }
-        self.searched = bytes.len();
-        Ok(None)
-    }
-
-    fn hand_out(&mut self, payload: Result<Payload, Fault>, bytes: usize) {
-        self.waiting.push_back(HandedOut { payload, bytes });
-        self.waiting_bytes += bytes;
-        self.requests += 1;
     }
 }
 

@@ -48,6 +48,7 @@ mod pace;
 mod socket;
 mod table;
 mod transfer;
+mod waiting;
 
 use std::io;
 use std::net::TcpListener;

@@ -14,8 +14,8 @@ use crate::budget::Reservation;
 use crate::memory;
 use crate::server::{Fault, Hold, Monitor, Outgoing, Upload};
 
-/// Memory for a body is reserved as it comes, in steps of so many bytes: what is only announced takes none.
-pub(super) const STEP: usize = 64 * 1024;
+/// Memory for a body is reserved as it comes, in steps of so many bytes: what is only announced takes hardly any.
+pub(super) const STEP: usize = 4 * 1024;
 
 /// The longest body that is allocated before it has come.
 const IN_ONE_PIECE: u64 = 1024 * 1024;

@@ -74,7 +74,7 @@ pub(super) enum Ending {
 pub(super) struct Transfers {
     pub(super) timeouts: Timeouts,
     pub(super) budget: Arc<Budget>,
-    monitor: Arc<Monitor>,
+    pub(super) monitor: Arc<Monitor>,
     new: Sender<Box<dyn Transfer>>,
     /// Written to when there is a new one.
     news: OwnedFd,

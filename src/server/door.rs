@@ -15,7 +15,7 @@ use std::time::Duration;
 use tiny_http::Request;
 
 use super::Fault;
-use super::call::{Turn, Upload};
+use super::call::{Hold, Turn, Upload};
 use super::listener::Intake;
 use super::message::Message;
 use super::request::{Framing, Head};
@@ -88,10 +88,9 @@ pub struct ClientId {
 }
 
 /// The body of a request.
-#[derive(Debug, PartialEq, Eq)]
 pub enum Payload {
-    /// Here it is; empty if there is none.
-    Here(Vec<u8>),
+    /// Here it is; empty if there is none. With what is held for it until the request is answered.
+    Here(Vec<u8>, Option<Hold>),
     /// Still with the client: reading it takes as long as the client likes.
     Coming {
         /// How many bytes the client announced; `None` when it sends chunks.
@@ -166,7 +165,7 @@ impl Connection for PlainConnection {
                 if length > 0 {
                     let _ = request.as_reader().read_to_end(&mut body); // from memory, cannot fail
                 }
-                Payload::Here(body)
+                Payload::Here(body, None)
             }
             Framing::Length(length) => Payload::Coming {
                 declared: Some(length),

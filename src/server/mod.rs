@@ -164,8 +164,8 @@ impl Shared {
             return;
         };
         let coming = match payload {
-            Ok(Payload::Here(body)) => {
-                call.set_body(body, None);
+            Ok(Payload::Here(body, hold)) => {
+                call.set_body(body, hold);
                 None
             }
             Ok(Payload::Coming { declared }) => Some(declared),
@@ -201,8 +201,8 @@ impl Shared {
         let Some((mut call, payload)) = self.begin(incoming, turn) else {
             return;
         };
-        if let Ok(Payload::Here(body)) = payload {
-            call.set_body(body, None);
+        if let Ok(Payload::Here(body, hold)) = payload {
+            call.set_body(body, hold);
         }
         call.refuse(Fault::Overloaded);
     }

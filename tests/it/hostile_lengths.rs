@@ -209,9 +209,7 @@ fn a_limit_holds_for_short_bodies_however_they_come() {
         ),
     ] {
         let mut client = server.connect();
-        client.write(format!(
-            "PUT /kv/a HTTP/1.1\r\nHost: localhost\r\n{body}"
-        ));
+        client.write(format!("PUT /kv/a HTTP/1.1\r\nHost: localhost\r\n{body}"));
         assert_eq!(client.read("PUT").status, status, "{body}");
     }
     server.get("/kv/a").expect(200, "hello");

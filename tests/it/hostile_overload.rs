@@ -47,7 +47,7 @@ pub fn fill_with_uploads(server: &Server) -> Vec<Client> {
     while uploads.len() < MANY {
         let mut client = server.connect();
         client
-            .write("PUT /kv/slow HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5000\r\nExpect: 100-continue\r\n\r\n");
+            .write("PUT /kv/slow HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2000\r\nExpect: 100-continue\r\n\r\n");
         // Either it is wanted, or there is no room.
         let answer = client.read("PUT");
         if answer.status != 100 {
@@ -61,7 +61,7 @@ pub fn fill_with_uploads(server: &Server) -> Vec<Client> {
 
 #[test]
 fn when_uploads_take_all_memory_newcomers_are_told_and_small_requests_go_on() {
-    let server = start(&["--max-memory=24MiB"]);
+    let server = start(&["--max-memory=6MiB"]);
     server.put("/kv/large", "v".repeat(LARGE)).expect(200, "");
     let bystander = Bystander::start(&server);
     let uploads = fill_with_uploads(&server);
@@ -85,7 +85,7 @@ fn when_uploads_take_all_memory_newcomers_are_told_and_small_requests_go_on() {
     bystander.is_served();
     // Whoever had begun may go on.
     for mut upload in uploads {
-        upload.write("v".repeat(5000));
+        upload.write("v".repeat(2000));
         upload.read("PUT").expect(200, "");
     }
     server.put("/kv/b", "v".repeat(500_000)).expect(200, "");

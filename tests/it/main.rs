@@ -27,6 +27,7 @@ mod disk_kills;
 mod disk_power;
 mod disk_soak;
 mod durability;
+mod endings;
 mod footprint;
 mod fuzz;
 mod guard;

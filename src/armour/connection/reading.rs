@@ -6,9 +6,10 @@ use std::os::fd::RawFd;
 use std::sync::{MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::{AHEAD, Connection, FAREWELL, Progress};
+use super::{Connection, FAREWELL, Progress};
 use crate::armour::hooks::borrow;
 use crate::armour::inbound::Sending;
+use crate::armour::waiting::AHEAD;
 use crate::armour::{pace, socket};
 use crate::server::{Fault, Timeouts, readable};
 
@@ -36,6 +37,11 @@ impl Connection {
             if progress.inbound.has_ended() {
                 self.end(&progress);
                 return Ok(0);
+            }
+            if progress.inbound.has_stopped() {
+                progress.inbound.receive(&[]);
+                progress.since = Instant::now();
+                continue;
             }
             let (missing, late) = (
                 progress.inbound.missing(),
@@ -96,15 +102,22 @@ impl Connection {
 
     /// tiny_http is about to close one of its two descriptors. Returns whether that was the second one.
     ///
-    /// Its thread, which closes the half that reads, has nothing else to do. So it waits for the answers that are still owed, and a
-    /// client that was refused may send on for a while.
+    /// Its thread, which closes the half that reads, has nothing else to do. So it waits for the answers that are still owed. Then the
+    /// client may send on for a while, until it closes its side: what arrived at a closed socket would make the kernel reset the
+    /// connection, and take back what the client has not read yet (RFC 9112 section 9.6).
     pub(in crate::armour) fn close_half(&self, reads: bool) -> bool {
         let mut progress = self.lock();
         while reads && progress.owed() > 0 && !self.has_ended() {
             progress = self.wait(progress);
         }
+        let farewell = match progress.farewell.take_if(|_| reads) {
+            None if reads && !self.has_ended() && !self.transfers.monitor.is_draining() => {
+                self.hold().and_then(|held| self.farewell(held))
+            }
+            farewell => farewell,
+        };
         self.end(&progress);
-        if let Some(farewell) = progress.farewell.take_if(|_| reads) {
+        if let Some(farewell) = farewell {
             drop(progress);
             farewell.held.discard(FAREWELL);
             drop(farewell);

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use tiny_http::Request;
 
-use super::{Connection, Farewell};
+use super::Connection;
 use crate::armour::{moving, socket};
 use crate::server::{self, ClientId, Fault, Message, Outgoing, Payload, Turn, Upload};
 
@@ -80,7 +80,7 @@ impl server::Connection for Connection {
         if progress.voided.is_some() {
             return None;
         }
-        let payload = progress.inbound.next();
+        let payload = progress.inbound.waiting().next();
         self.wake(&progress);
         payload
     }
@@ -123,10 +123,7 @@ impl server::Connection for Connection {
         // As a rule the socket takes it at once.
         let told = message.write_all(&mut self.socket()).is_ok();
         let held = self.hold().filter(|held| told && held.is_own());
-        let farewell = held.and_then(|held| {
-            held.shut_down_write();
-            Farewell::new(held, &self.transfers)
-        });
+        let farewell = held.and_then(|held| self.farewell(held));
         match farewell {
             Some(farewell) => {
                 let mut progress = self.lock();

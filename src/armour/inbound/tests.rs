@@ -1,5 +1,6 @@
 use super::*;
 use crate::armour::head::HEADERS;
+use crate::armour::waiting::AHEAD;
 use arbtest::arbtest;
 
 /// What comes of a stream.
@@ -17,10 +18,11 @@ fn sort_pieces(stream: &[u8], piece: usize) -> Sorted {
     let mut inbound = Inbound::new(7, &Arc::new(Budget::new(1 << 20)));
     let (mut requests, mut body) = (Vec::new(), Vec::new());
     for mut piece in stream.chunks(piece) {
-        while !piece.is_empty() || inbound.is_in_body() {
+        while !piece.is_empty() || inbound.is_in_body() || inbound.has_stopped() {
             let bytes = mem::take(&mut piece);
             if !inbound.is_in_body() {
                 inbound.receive(bytes);
+                assert!(inbound.requests() - requests.len() as u64 <= AHEAD as u64);
             } else {
                 match inbound.read_body(bytes, &mut body) {
                     Ok(true) => requests.push(Ok(mem::take(&mut body))),
@@ -28,9 +30,9 @@ fn sort_pieces(stream: &[u8], piece: usize) -> Sorted {
                     Err(fault) => requests.push(Err(fault.status())),
                 }
             }
-            while let Some(request) = inbound.next() {
+            while let Some(request) = inbound.waiting.next() {
                 match request {
-                    Ok(Payload::Here(body)) => requests.push(Ok(body)),
+                    Ok(Payload::Here(body, _)) => requests.push(Ok(body)),
                     Ok(Payload::Coming { .. }) => {}
                     Err(fault) => requests.push(Err(fault.status())),
                 }
@@ -152,9 +154,9 @@ fn what_ends_early_or_comes_too_late_is_refused_with_its_own_path() {
         }] {
             let mut inbound = Inbound::new(7, &Arc::new(Budget::new(1 << 20)));
             inbound.receive(stream.as_bytes());
-            assert!(inbound.next().is_none());
+            assert!(inbound.waiting.next().is_none());
             end(&mut inbound);
-            assert!(matches!(inbound.next(), Some(Err(_))));
+            assert!(matches!(inbound.waiting.next(), Some(Err(_))));
             assert!(inbound.has_ended());
             assert!(inbound.ready.starts_with(line.as_bytes()), "{stream}");
         }
@@ -173,10 +175,15 @@ fn what_is_not_complete_needs_memory_that_is_free() {
     assert_eq!(budget.under_way(), 3 * STEP as u64);
     let mut second = Inbound::new(2, &budget);
     half(&mut second);
-    assert!(matches!(second.next(), Some(Err(Fault::Overloaded))));
+    assert!(matches!(
+        second.waiting.next(),
+        Some(Err(Fault::Overloaded))
+    ));
     assert_eq!(budget.under_way(), 3 * STEP as u64);
     first.receive(&[b'v'; 60_000][2 * STEP + STEP / 2..]);
-    assert!(matches!(first.next(), Some(Ok(Payload::Here(body))) if body.len() == 60_000));
+    assert!(
+        matches!(first.waiting.next(), Some(Ok(Payload::Here(body, Some(_)))) if body.len() == 60_000)
+    );
     assert_eq!(budget.under_way(), 0);
 }
 
