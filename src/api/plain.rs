@@ -45,7 +45,7 @@ pub(super) fn admit(
             let key = parse_key(key_in_path)?;
             Admission::new(limit, move |mut call| {
                 match parse_entry(&key, &call.take_body()) {
-                    Ok(entry) => write(&store, Command::One(Operation::Put(entry)), call),
+                    Ok(entry) => write(&store, Operation::Put(entry).into(), call),
                     Err(refusal) => call.answer(refusal),
                 }
             })
@@ -53,7 +53,7 @@ pub(super) fn admit(
         Endpoint::Delete => {
             let key = parse_key(key_in_path)?;
             Admission::new(limit, move |call| {
-                write(&store, Command::One(Operation::Delete { key }), call)
+                write(&store, Operation::Delete { key }.into(), call)
             })
         }
         Endpoint::Clear => Admission::new(limit, move |call| write(&store, Command::Clear, call)),

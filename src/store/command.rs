@@ -1,10 +1,9 @@
 //! Commands that change the store, and their outcomes.
 
-use std::collections::{HashMap, HashSet};
-use std::slice;
+use std::collections::HashMap;
 
 use super::keyspace::Keyspace;
-use super::{CommitError, Entry, Expiry, Key};
+use super::{CommitError, Committed, Entry, Expiry, Key, Revision, Unmet, When};
 
 /// A [`Command::Bulk`] should not have more operations. Readers wait while it is applied, about a microsecond an operation.
 pub const MAX_OPERATIONS: usize = 100_000;
@@ -15,12 +14,14 @@ pub(super) const SWEPT_AT_ONCE: usize = 256;
 /// A write. Commands take effect one after the other, each whole or not at all.
 #[derive(Clone, Debug)]
 pub enum Command {
-    /// One operation on one key.
-    One(Operation),
-    /// Several, in order, as one step.
-    Bulk(Vec<Operation>),
+    /// One operation on one key, if its condition is met. A touch of a key that is not there finds nothing, whatever its condition.
+    One(Operation, When),
+    /// Several, in order, as one step, if all conditions are met. These are judged before any of the operations happens.
+    Bulk(Vec<(Operation, When)>),
     /// Removes every key.
     Clear,
+    /// Removes every key that begins with this. Readers wait for it, about a microsecond a key.
+    DeletePrefix(String),
     /// Removes a bounded number of expired keys. Readers see no difference; it frees their memory.
     Sweep,
 }
@@ -39,8 +40,13 @@ pub enum Operation {
     Touch {
         /// The key to touch.
         key: Key,
-        /// When it expires from now on.
-        expiry: Expiry,
+        /// When it expires from now on; `None` for never.
+        expiry: Option<Expiry>,
+    },
+    /// Changes nothing. It is there for its condition.
+    Check {
+        /// The key that the condition is about.
+        key: Key,
     },
 }
 
@@ -51,10 +57,25 @@ pub enum Outcome {
     Done,
     /// There was no such key; nothing changed.
     NotFound,
-    /// For each operation of a bulk command whether its key was there, or has been put.
+    /// These conditions were not met, in the order of the operations; nothing changed.
+    ConditionFailed(Vec<Unmet>),
+    /// For each operation of a bulk command whether its key was there, or has been put. A check is always true.
     Each(Vec<bool>),
+    /// How many live keys a [`Command::DeletePrefix`] has removed.
+    Deleted(usize),
     /// How many keys were swept.
     Swept(usize),
+}
+
+/// What an operation has come to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Effect {
+    /// It has changed its key.
+    Changed,
+    /// It had nothing to change, and that is well.
+    Unchanged,
+    /// Its key was not there.
+    NotFound,
 }
 
 impl Command {
@@ -62,35 +83,85 @@ impl Command {
     pub(super) fn operations(&self) -> usize {
         match self {
             Command::Bulk(operations) => operations.len(),
-            Command::One(_) | Command::Clear => 1,
-            Command::Sweep => SWEPT_AT_ONCE,
+            Command::One(..) | Command::Clear => 1,
+            // Of a prefix it is not known.
+            Command::Sweep | Command::DeletePrefix(_) => SWEPT_AT_ONCE,
         }
     }
 
     /// Carries the command out on a keyspace: the map itself, or one that is staged for a commit. `now` decides which entries have
     /// expired. It is the same for all commands of a batch.
-    pub(super) fn execute(&self, keys: &mut impl Keyspace, now: Expiry) -> Outcome {
+    pub(super) fn execute(&self, keys: &mut impl Keyspace, now: Expiry) -> Committed {
+        let revision = keys.next_revision();
+        let (outcome, changed) = self.carry_out(keys, now, revision);
+        if changed {
+            keys.set_revision(revision);
+        }
+        Committed {
+            outcome,
+            revision: keys.revision(),
+        }
+    }
+
+    /// Carries it out at that revision. Returns whether it has changed anything that a reader may see.
+    fn carry_out(
+        &self,
+        keys: &mut impl Keyspace,
+        now: Expiry,
+        revision: Revision,
+    ) -> (Outcome, bool) {
         match self {
-            Command::One(operation) => {
-                if operation.execute(keys, now) {
-                    Outcome::Done
-                } else {
-                    Outcome::NotFound
+            Command::One(operation, when) => {
+                if when.is_some()
+                    && let Some(failed) = operation.refused(when, keys, now)
+                {
+                    return (failed, false);
+                }
+                match operation.execute(keys, now, revision) {
+                    Effect::Changed => (Outcome::Done, true),
+                    Effect::Unchanged => (Outcome::Done, false),
+                    Effect::NotFound => (Outcome::NotFound, false),
                 }
             }
             Command::Bulk(operations) => {
-                let execute = |operation: &Operation| operation.execute(keys, now);
-                Outcome::Each(operations.iter().map(execute).collect())
+                let all = operations.iter().enumerate();
+                let unmet = |(index, (operation, when)): (_, &(Operation, When))| {
+                    operation.unmet(index, when, keys, now)
+                };
+                let unmet: Vec<Unmet> = all.filter_map(unmet).collect();
+                if !unmet.is_empty() {
+                    return (Outcome::ConditionFailed(unmet), false);
+                }
+                let mut changed = false;
+                let execute = |(operation, _): &(Operation, When)| {
+                    let effect = operation.execute(keys, now, revision);
+                    changed |= effect == Effect::Changed;
+                    effect != Effect::NotFound
+                };
+                let found = operations.iter().map(execute).collect();
+                (Outcome::Each(found), changed)
             }
             Command::Clear => {
-                keys.clear();
-                Outcome::Done
+                // What has expired only is left to the sweeps.
+                let changed = keys.has_live(now);
+                if changed {
+                    keys.clear();
+                }
+                (Outcome::Done, changed)
+            }
+            Command::DeletePrefix(prefix) => {
+                let live = keys.live_with(prefix, now);
+                for entry in &live {
+                    keys.rely_on(entry.key());
+                    keys.remove(entry.key());
+                }
+                (Outcome::Deleted(live.len()), !live.is_empty())
             }
             Command::Sweep => {
                 let expired = keys.expired(SWEPT_AT_ONCE, now);
                 let swept = expired.len();
                 expired.iter().for_each(|entry| keys.remove(entry.key()));
-                Outcome::Swept(swept)
+                (Outcome::Swept(swept), false)
             }
         }
     }
@@ -123,9 +194,9 @@ impl Command {
     pub(super) fn grows_at_most(&self) -> u64 {
         let growth = |operation: &Operation| match operation {
             Operation::Put(entry) => entry.footprint(),
-            Operation::Delete { .. } | Operation::Touch { .. } => 0,
+            Operation::Delete { .. } | Operation::Touch { .. } | Operation::Check { .. } => 0,
         };
-        self.all_operations().iter().map(growth).sum()
+        self.all_operations().map(growth).sum()
     }
 
     /// How many bytes of memory it adds, or removes.
@@ -136,7 +207,7 @@ impl Command {
             match operation {
                 Operation::Put(entry) => after.insert(entry.key(), Some(entry)),
                 Operation::Delete { key } => after.insert(key.as_str(), None),
-                Operation::Touch { .. } => None,
+                Operation::Touch { .. } | Operation::Check { .. } => None,
             };
         }
         let growth = |(key, new): (&str, Option<&Entry>)| {
@@ -155,82 +226,116 @@ impl Command {
         after.into_iter().map(growth).sum()
     }
 
-    /// Changes the outcome of touches that came too late, see [`Changes::touched`](super::keyspace::Changes::touched): they found
-    /// nothing. `late` are the keys. A put makes its key live, so touches behind it in the batch are not late. Returns whether
-    /// anything has changed.
-    pub(super) fn touch_nothing(&self, late: &mut HashSet<String>, outcome: &mut Outcome) -> bool {
-        let before = outcome.clone();
-        for (n, operation) in self.all_operations().iter().enumerate() {
-            match operation {
-                Operation::Put(entry) => {
-                    late.remove(entry.key());
-                }
-                Operation::Touch { key, .. } if late.contains(key.as_str()) => match outcome {
-                    Outcome::Each(found) => found[n] = false,
-                    _ => *outcome = Outcome::NotFound,
-                },
-                Operation::Touch { .. } | Operation::Delete { .. } => {}
-            }
-        }
-        *outcome != before
-    }
-
-    fn all_operations(&self) -> &[Operation] {
-        match self {
-            Command::One(operation) => slice::from_ref(operation),
-            Command::Bulk(operations) => operations,
-            Command::Clear | Command::Sweep => &[],
-        }
+    fn all_operations(&self) -> impl Iterator<Item = &Operation> {
+        let (one, several) = match self {
+            Command::One(operation, _) => (Some(operation), &[][..]),
+            Command::Bulk(operations) => (None, &operations[..]),
+            Command::Clear | Command::DeletePrefix(_) | Command::Sweep => (None, &[][..]),
+        };
+        one.into_iter().chain(several.iter().map(|(it, _)| it))
     }
 
     /// About how many bytes it takes to write down.
     pub(super) fn size(&self) -> usize {
-        self.all_operations().iter().map(Operation::size).sum()
+        self.all_operations().map(Operation::size).sum()
     }
 
     /// Whether a client asks only to remove keys. Such a command may use the reserve of a full disk.
     pub(super) fn makes_room(&self) -> bool {
-        let deletes = |operation: &Operation| matches!(operation, Operation::Delete { .. });
         match self {
-            Command::One(operation) => deletes(operation),
-            Command::Bulk(operations) => operations.iter().all(deletes),
-            Command::Clear => true,
+            Command::One(..) | Command::Bulk(_) => self
+                .all_operations()
+                .all(|it| matches!(it, Operation::Delete { .. })),
+            Command::Clear | Command::DeletePrefix(_) => true,
             Command::Sweep => false,
         }
     }
 }
 
+impl From<Operation> for Command {
+    /// That operation alone, without a condition.
+    fn from(operation: Operation) -> Command {
+        Command::One(operation, None)
+    }
+}
+
 impl Operation {
-    /// Carries the operation out. Returns whether the key was there, or has been put.
-    fn execute(&self, keys: &mut impl Keyspace, now: Expiry) -> bool {
+    fn key(&self) -> &str {
+        match self {
+            Operation::Put(entry) => entry.key(),
+            Operation::Delete { key } | Operation::Touch { key, .. } | Operation::Check { key } => {
+                key.as_str()
+            }
+        }
+    }
+
+    /// The outcome of a single operation that must not happen. Only with a condition.
+    fn refused(&self, when: &When, keys: &mut impl Keyspace, now: Expiry) -> Option<Outcome> {
+        let unmet = self.unmet(0, when, keys, now)?;
+        let missing = unmet.revision.is_none() && matches!(self, Operation::Touch { .. });
+        Some(match missing {
+            true => Outcome::NotFound,
+            false => Outcome::ConditionFailed(vec![unmet]),
+        })
+    }
+
+    /// Whether its condition is not met, and why.
+    fn unmet(
+        &self,
+        index: usize,
+        when: &When,
+        keys: &mut impl Keyspace,
+        now: Expiry,
+    ) -> Option<Unmet> {
+        let condition = when.as_deref()?;
+        let live = keys.get(self.key()).filter(|entry| entry.is_live(now));
+        let (met, revision) = (condition.is_met(live), live.map(Entry::revision));
+        if live.is_some_and(|entry| entry.expiry.is_some()) {
+            keys.rely_on(self.key());
+        }
+        // A key that is there, or one that was given, follows the rules.
+        let key = (!met).then(|| Key::try_from(self.key().as_bytes()).ok())??;
+        Some(Unmet {
+            index,
+            key,
+            revision,
+        })
+    }
+
+    /// Carries the operation out at that revision.
+    fn execute(&self, keys: &mut impl Keyspace, now: Expiry, revision: Revision) -> Effect {
         match self {
             Operation::Put(entry) => {
-                keys.set(entry.clone());
-                true
+                keys.set(entry.clone().at(revision));
+                Effect::Changed
             }
             Operation::Delete { key } => {
-                let found = keys
-                    .get(key.as_str())
-                    .is_some_and(|entry| entry.is_live(now));
+                let found = keys.rely_on_live(key.as_str(), now);
                 // Also where it has expired, and is still in the way.
                 keys.remove(key.as_str());
-                found
+                match found {
+                    true => Effect::Changed,
+                    false => Effect::NotFound,
+                }
             }
             Operation::Touch { key, expiry } => {
-                let live = keys.get(key.as_str()).filter(|entry| entry.is_live(now));
-                let Some(touched) = live.map(|entry| entry.with_expiry(Some(*expiry))) else {
-                    return false;
-                };
-                keys.touch(touched);
-                true
+                if !keys.rely_on_live(key.as_str(), now) {
+                    return Effect::NotFound;
+                }
+                let live = keys.get(key.as_str());
+                if let Some(touched) = live.map(|entry| entry.with_expiry(*expiry).at(revision)) {
+                    keys.touch(touched);
+                }
+                Effect::Changed
             }
+            Operation::Check { .. } => Effect::Unchanged,
         }
     }
 
     fn size(&self) -> usize {
         match self {
             Operation::Put(entry) => entry.bytes(),
-            Operation::Delete { key } | Operation::Touch { key, .. } => key.as_str().len(),
+            _ => self.key().len(),
         }
     }
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use arcstr::{ArcStr, Substr};
 
-use super::Key;
+use super::{Key, Revision};
 
 /// The kind of a value. The plain API returns both as text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,12 +20,17 @@ pub enum Kind {
     Json,
 }
 
-/// A key, its value, and its expiry. Key and value are immutable and shared between store and readers, so a clone is cheap.
+/// A key, its value, its expiry, and the revision at which it was written. Key and value are immutable and shared between store and
+/// readers, so a clone is cheap. The others stand beside the pointer: a touch changes both, and the revision is known only when the
+/// entry is committed.
+///
+/// Two entries are equal if all but their revisions is.
 #[derive(Clone, Debug)]
 pub struct Entry {
     record: Record,
     /// When it expires; `None` for never.
     pub expiry: Option<Expiry>,
+    revision: Revision,
 }
 
 /// One block of memory: two bytes with the length of the key and the kind of the value, the key, the value. Separate blocks would take
@@ -124,13 +129,26 @@ impl Entry {
         Ok(Entry {
             record: Record(record),
             expiry,
+            revision: 0,
         })
     }
 
     /// The same but for its expiry.
     pub fn with_expiry(&self, expiry: Option<Expiry>) -> Entry {
-        let record = self.record.clone();
-        Entry { record, expiry }
+        Entry {
+            expiry,
+            ..self.clone()
+        }
+    }
+
+    /// The same but for its revision, which is that of the commit that writes it.
+    pub(crate) fn at(self, revision: Revision) -> Entry {
+        Entry { revision, ..self }
+    }
+
+    /// The revision at which it was last put or touched; 0 until it is committed.
+    pub fn revision(&self) -> Revision {
+        self.revision
     }
 
     /// Its key.

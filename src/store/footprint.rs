@@ -4,7 +4,7 @@
 //! bytes  for
 //!   n    the block: two words of the shared pointer, two bytes of the record's head, key, value. The allocator adds a word and
 //!        rounds up to 16, and makes nothing smaller than 32
-//!  16    the slot: a pointer to the block, and the expiry
+//!  24    the slot: a pointer to the block, the expiry, and the revision
 //!  28    the table: 17 in each place of the hash map, of which about six in ten are taken
 //!  12    the order: 8 in each place of a run, of which about three in four are taken, and the run itself
 //!  35    the deadline, if it expires: 16 in each place of a tree, of which about six in eleven are taken
@@ -26,7 +26,7 @@ const SMALLEST_BLOCK: u64 = 32;
 const SHARED_POINTER: u64 = 16;
 
 /// Slot, table and order.
-const INDEXES: u64 = 16 + 28 + 12;
+const INDEXES: u64 = 24 + 28 + 12;
 
 /// The place of an entry among the deadlines.
 const DEADLINE: u64 = 35;

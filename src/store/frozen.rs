@@ -13,6 +13,7 @@ use crate::budget::Budget;
 
 use super::Entry;
 use super::Map;
+use super::Revision;
 use super::entry::Record;
 use super::index::Entries;
 use super::removed;
@@ -22,16 +23,24 @@ pub(super) struct Frozen {
     map: Arc<Map>,
     view: Arc<Mutex<View>>,
     fetched: vec::IntoIter<Entry>,
+    revision: Revision,
 }
 
 impl Frozen {
     /// The map as it is now.
     pub(super) fn of(map: &Arc<Map>) -> Frozen {
+        let (view, revision) = map.add_view();
         Frozen {
             map: Arc::clone(map),
-            view: map.add_view(),
+            view,
             fetched: Vec::new().into_iter(),
+            revision,
         }
+    }
+
+    /// The revision that the map had then.
+    pub(super) fn revision(&self) -> Revision {
+        self.revision
     }
 }
 
@@ -149,14 +158,13 @@ mod tests {
     use crate::store::{Command, Key, Operation};
 
     fn put(map: &Map, key: &str, value: &str) {
-        map.execute(Command::One(Operation::Put(Entry::of(key, value))))
+        map.execute(Operation::Put(Entry::of(key, value)).into())
             .unwrap();
     }
 
     fn delete(map: &Map, key: &str) {
         let key = Key::try_from(key.as_bytes()).unwrap();
-        map.execute(Command::One(Operation::Delete { key }))
-            .unwrap();
+        map.execute(Operation::Delete { key }.into()).unwrap();
     }
 
     /// More than are read at once.
@@ -168,8 +176,7 @@ mod tests {
             .map(|n| Entry::of(&format!("k{n:04}"), "old"))
             .collect();
         for entry in &entries {
-            map.execute(Command::One(Operation::Put(entry.clone())))
-                .unwrap();
+            map.execute(Operation::Put(entry.clone()).into()).unwrap();
         }
         (map, entries)
     }

@@ -52,6 +52,12 @@ impl TryFrom<&[u8]> for Key {
 }
 
 impl Key {
+    /// What comes behind all keys that begin with `prefix`, and before all other keys that come behind `prefix`.
+    pub(super) fn behind_all(prefix: &str) -> String {
+        // Above all characters of keys.
+        format!("{prefix}\u{7f}")
+    }
+
     /// The bytes as text, if they follow the rules.
     pub(super) fn check(bytes: &[u8]) -> Result<&str, KeyError> {
         if bytes.is_empty() {

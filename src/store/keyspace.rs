@@ -5,7 +5,8 @@ use std::collections::HashSet;
 use std::hash::{Hash, Hasher};
 
 use super::index::Entries;
-use super::{Entry, Expiry};
+use super::revision::Counter;
+use super::{Entry, Expiry, Revision};
 
 /// Something that commands can be carried out on.
 pub(super) trait Keyspace {
@@ -13,7 +14,7 @@ pub(super) trait Keyspace {
     fn get(&self, key: &str) -> Option<&Entry>;
     /// Sets the entry of its key.
     fn set(&mut self, entry: Entry);
-    /// Sets the entry of a key that is there, of which only the expiry has changed.
+    /// Sets the entry of a key that is there, of which only expiry and revision have changed.
     fn touch(&mut self, entry: Entry);
     fn remove(&mut self, key: &str);
     fn clear(&mut self);
@@ -21,6 +22,39 @@ pub(super) trait Keyspace {
     fn footprint(&self) -> u64;
     /// Up to so many entries that have expired at the time `now`.
     fn expired(&self, most: usize, now: Expiry) -> Vec<Entry>;
+    /// Whether there is an entry that has not expired at the time `now`.
+    fn has_live(&self, now: Expiry) -> bool;
+    /// The entries of keys that begin with `prefix`, and have not expired at the time `now`.
+    fn live_with(&self, prefix: &str, now: Expiry) -> Vec<Entry>;
+    /// The revisions that have been given, and are given next.
+    fn counter(&mut self) -> &mut Counter;
+    /// Says that a decision relies on the entry of this key being live.
+    fn rely_on(&mut self, key: &str);
+
+    /// Whether a key has an entry that is live at the time `now`. If so, the decision relies on it.
+    fn rely_on_live(&mut self, key: &str, now: Expiry) -> bool {
+        match self.get(key) {
+            Some(entry) if entry.is_live(now) => {
+                if entry.expiry.is_some() {
+                    self.rely_on(key);
+                }
+                true
+            }
+            _ => false,
+        }
+    }
+    /// The revision of the last commit.
+    fn revision(&mut self) -> Revision {
+        self.counter().last
+    }
+    /// The one of the next.
+    fn next_revision(&mut self) -> Revision {
+        self.counter().next()
+    }
+    /// There was a commit with this one.
+    fn set_revision(&mut self, revision: Revision) {
+        self.counter().last = revision;
+    }
 }
 
 /// Changes on top of entries that stay as they are until these changes are committed. Each command sees what those
@@ -32,18 +66,24 @@ pub(super) struct Staged<'a> {
     base: &'a Entries,
     changes: Changes,
     footprint: u64,
+    counter: Counter,
 }
 
 /// The net changes of a batch of commands.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(super) struct Changes {
     /// All earlier entries are removed.
     pub(super) cleared: bool,
     /// Then these keys change.
     pub(super) entries: HashSet<Change>,
-    /// Entries that were found live, and touched, and have a deadline. Where it passes before the changes are applied, readers see
-    /// the key gone in between. Then the touch came too late and must have no effect: a key that was gone comes back by a put only.
-    pub(super) touched: Vec<Entry>,
+    /// The revision of the last commit before these changes, and of the last one with them. They may differ where no key changes: one
+    /// was put and deleted again.
+    pub(super) before: Revision,
+    pub(super) revision: Revision,
+    /// Entries that have a deadline, and on which some decision relies: they were found live, and touched, deleted, or named in
+    /// a condition. Where a deadline passes before the changes are applied, readers see the key gone in between. Then
+    /// everything must be decided again: a key that was gone comes back by a put only, and no condition finds it there.
+    pub(super) relied: Vec<Entry>,
 }
 
 /// A change of one key. A set holds at most one for each key.
@@ -51,7 +91,7 @@ pub(super) struct Changes {
 pub(super) enum Change {
     /// The key has this entry from now on.
     Set(Entry),
-    /// The key has this entry from now on. Only the expiry differs from the old one.
+    /// The key has this entry from now on. Only expiry and revision differ from the old one.
     Touched(Entry),
     /// The key had this entry, which is removed.
     Removed(Entry),
@@ -95,21 +135,28 @@ impl Eq for Change {}
 impl Changes {
     /// Whether nothing changes.
     pub(super) fn is_empty(&self) -> bool {
-        !self.cleared && self.entries.is_empty()
+        !self.cleared && self.entries.is_empty() && self.revision == self.before
     }
 }
 
 impl<'a> Staged<'a> {
-    pub(super) fn on(base: &'a Entries) -> Staged<'a> {
+    pub(super) fn on(base: &'a Entries, counter: Counter) -> Staged<'a> {
         Staged {
             base,
-            changes: Changes::default(),
+            changes: Changes {
+                before: counter.last,
+                ..Changes::default()
+            },
             footprint: base.footprint(),
+            counter,
         }
     }
 
     pub(super) fn into_changes(self) -> Changes {
-        self.changes
+        Changes {
+            revision: self.counter.last,
+            ..self.changes
+        }
     }
 
     /// Counts the footprint of a change. This look-up is cheap: `apply` looks up the same key later and finds it in the cache.
@@ -139,12 +186,7 @@ impl Keyspace for Staged<'_> {
             // The value is new as well.
             Some(Change::Set(_)) => Change::Set(entry),
             Some(_) => Change::Touched(entry),
-            None => {
-                let old = self.base.get(entry.key());
-                let expires = old.filter(|old| old.expiry.is_some());
-                self.changes.touched.extend(expires.cloned());
-                Change::Touched(entry)
-            }
+            None => Change::Touched(entry),
         };
         self.changes.entries.replace(change);
     }
@@ -181,6 +223,48 @@ impl Keyspace for Staged<'_> {
         let expired = self.base.expired(now);
         let unchanged = expired.filter(|entry| !self.changes.entries.contains(entry.key()));
         unchanged.take(most).cloned().collect()
+    }
+
+    fn has_live(&self, now: Expiry) -> bool {
+        let staged = &self.changes.entries;
+        let live = |entry: &&Entry| entry.is_live(now);
+        if staged
+            .iter()
+            .any(|it| it.entry().is_some_and(|it| it.is_live(now)))
+        {
+            return true;
+        }
+        if self.changes.cleared {
+            return false;
+        }
+        // Those that are still live in the base have been removed.
+        let removed = staged.iter().filter_map(|it| self.base.get(it.key()));
+        let removed = removed.filter(live).count();
+        self.base.count_live(now, usize::MAX) > Some(removed)
+    }
+
+    fn live_with(&self, prefix: &str, now: Expiry) -> Vec<Entry> {
+        let staged = &self.changes.entries;
+        let base = (!self.changes.cleared).then(|| self.base.with_prefix(prefix));
+        let base = base.into_iter().flatten();
+        let unchanged = base.filter(|entry| !staged.contains(entry.key()));
+        let changed = staged.iter().filter_map(Change::entry);
+        let changed = changed.filter(|entry| entry.key().starts_with(prefix));
+        let all = unchanged.chain(changed);
+        all.filter(|entry| entry.is_live(now)).cloned().collect()
+    }
+
+    fn counter(&mut self) -> &mut Counter {
+        &mut self.counter
+    }
+
+    fn rely_on(&mut self, key: &str) {
+        // What this batch has put nobody has seen yet, live or not.
+        if !self.changes.cleared && !self.changes.entries.contains(key) {
+            let base = self.base.get(key);
+            let expires = base.filter(|entry| entry.expiry.is_some());
+            self.changes.relied.extend(expires.cloned());
+        }
     }
 }
 

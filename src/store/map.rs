@@ -3,7 +3,6 @@
 //! Under the lock only pointers and numbers move: a read clones a pointer, a write swaps one. Text is formatted, and big things are
 //! freed, after the lock was given back.
 
-use std::collections::HashSet;
 use std::mem;
 use std::ops::Bound;
 use std::sync::{Arc, Mutex};
@@ -17,7 +16,8 @@ use super::frozen::View;
 use super::index::Entries;
 use super::keyspace::{Change, Changes, Keyspace, Staged};
 use super::removed::Removed;
-use super::{Command, CommitError, Entry, Expiry, Key, Outcome};
+use super::revision::Counter;
+use super::{Command, CommitError, Committed, Entry, Expiry, Key, Revision};
 
 /// How many keys are looked at under one taking of the lock, where there may be many: some tens of microseconds.
 const STEP: usize = 256;
@@ -48,6 +48,8 @@ struct Contents {
     entries: Entries,
     /// Views of the entries as they were earlier, see [`super::frozen`]. As a rule none, and seldom more than one.
     views: Vec<Arc<Mutex<View>>>,
+    /// The revision of the entries.
+    counter: Counter,
 }
 
 impl Contents {
@@ -95,6 +97,13 @@ impl Map {
         Map { budget, contents }
     }
 
+    /// The same with a revision.
+    pub(super) fn at(revision: Revision, budget: Arc<Budget>) -> Map {
+        let map = Map::new(budget);
+        map.write().counter.last = revision;
+        map
+    }
+
     /// A map without a limit.
     #[cfg(test)]
     pub(super) fn unlimited() -> Map {
@@ -120,15 +129,30 @@ impl Map {
         entry.filter(live).cloned()
     }
 
-    /// The entries of several keys, as they are at one moment.
-    pub(super) fn get_all(&self, keys: &[Key]) -> Vec<Option<Entry>> {
+    /// The revision of the last commit.
+    pub(super) fn revision(&self) -> Revision {
+        self.read().counter.last
+    }
+
+    /// The entries of several keys, as they are at one moment, and the revision then.
+    pub(super) fn get_all(&self, keys: &[Key]) -> (Vec<Option<Entry>>, Revision) {
         let contents = self.read();
         let now = Expiry::now();
         let live = |key: &Key| {
             let entry = contents.entries.get(key.as_str());
             entry.filter(|entry| entry.is_live(now)).cloned()
         };
-        keys.iter().map(live).collect()
+        let entries = keys.iter().map(live).collect();
+        (entries, contents.counter.last)
+    }
+
+    /// How many live keys there are that begin with `prefix`.
+    pub(super) fn count(&self, prefix: &str) -> usize {
+        if prefix.is_empty() {
+            return self.len();
+        }
+        let contents = self.read();
+        contents.entries.count(prefix, Expiry::now())
     }
 
     /// The entries of the next keys that begin with `prefix`, in byte order; and where to go on, if there may be more.
@@ -186,7 +210,7 @@ impl Map {
     }
 
     /// Carries out a command if there is room for it, in one step for all readers.
-    pub(super) fn execute(&self, command: Command) -> Result<Outcome, CommitError> {
+    pub(super) fn execute(&self, command: Command) -> Result<Committed, CommitError> {
         let long = command.operations() >= MANY;
         let (most, limit) = (command.grows_at_most(), self.budget.data_limit());
         let mut locked = Locked {
@@ -199,7 +223,7 @@ impl Map {
         let Locked {
             contents, removed, ..
         } = locked;
-        self.count(&contents);
+        self.report(&contents);
         if long {
             RwLockWriteGuard::unlock_fair(contents);
         } else {
@@ -210,7 +234,7 @@ impl Map {
     }
 
     /// Reports the footprint of the entries to the budget.
-    fn count(&self, contents: &Contents) {
+    fn report(&self, contents: &Contents) {
         self.budget.set_stored(contents.entries.footprint());
     }
 
@@ -218,52 +242,98 @@ impl Map {
     /// map in between.
     pub(super) fn stage<T>(&self, commands: impl FnOnce(&mut Staged<'_>) -> T) -> (T, Changes) {
         let contents = self.read();
-        let mut staged = Staged::on(&contents.entries);
+        let mut staged = Staged::on(&contents.entries, contents.counter);
         let result = commands(&mut staged);
         (result, staged.into_changes())
     }
 
-    /// Makes changes visible, in one step for all readers. Returns the entries whose touch came too late and had no effect, see
-    /// [`Changes::touched`].
-    pub(super) fn apply(&self, changes: Changes) -> Vec<Entry> {
-        let mut removed = Removed::default();
-        let mut late = changes.touched;
-        let mut contents = self.write();
-        if !late.is_empty() {
+    /// Makes changes visible, in one step for all readers. Where something that they rely on has expired meanwhile, see
+    /// [`Changes::relied`], nothing changes, and the changes are returned.
+    pub(super) fn apply(&self, changes: Changes) -> Result<(), Changes> {
+        let contents = self.write();
+        // Writers take the time after they lock, see `entry_of`.
+        if !changes.relied.is_empty() {
             let now = Expiry::now();
-            late.retain(|entry| !entry.is_live(now));
+            if !changes.relied.iter().all(|entry| entry.is_live(now)) {
+                return Err(changes);
+            }
         }
-        let late_keys: HashSet<&str> = late.iter().map(Entry::key).collect();
+        self.apply_to(contents, changes);
+        Ok(())
+    }
+
+    /// What turns the map with these changes into the map with others that were decided in their place.
+    pub(super) fn correct(&self, made: &Changes, wanted: &Changes) -> Changes {
+        let contents = self.read();
+        let mut entries = wanted.entries.clone();
+        for change in &made.entries {
+            if !entries.contains(change.key()) {
+                let base = contents.entries.get(change.key());
+                entries.insert(match (base, change.entry()) {
+                    (Some(base), _) if !wanted.cleared => Change::Set(base.clone()),
+                    (_, Some(entry)) => Change::Removed(entry.clone()),
+                    (_, None) => change.clone(),
+                });
+            }
+        }
+        // A touch may have to change the value back as well.
+        let entries = entries.into_iter().map(|change| match change {
+            Change::Touched(entry) => Change::Set(entry),
+            other => other,
+        });
+        Changes {
+            cleared: wanted.cleared,
+            entries: entries.collect(),
+            before: made.revision,
+            revision: wanted.revision.max(made.revision),
+            relied: Vec::new(),
+        }
+    }
+
+    /// The same whatever has expired meanwhile; but what is gone stays gone, unless it was put.
+    pub(super) fn apply_anyway(&self, mut changes: Changes) {
+        let contents = self.write();
+        let now = Expiry::now();
+        for late in changes.relied.iter().filter(|entry| !entry.is_live(now)) {
+            if let Some(Change::Touched(_)) = changes.entries.get(late.key()) {
+                changes.entries.remove(late.key());
+            }
+        }
+        self.apply_to(contents, changes);
+    }
+
+    fn apply_to(&self, mut contents: RwLockWriteGuard<'_, Contents>, changes: Changes) {
+        let mut removed = Removed::default();
         if changes.cleared {
             removed.all = Some(contents.clear(&self.budget));
         }
         for change in changes.entries {
             removed.some.extend(match change {
-                Change::Touched(entry) if late_keys.contains(entry.key()) => None,
                 Change::Set(entry) | Change::Touched(entry) => contents.set(entry, &self.budget),
                 Change::Removed(entry) => contents.remove(entry.key(), &self.budget),
             });
         }
-        drop(late_keys);
-        self.count(&contents);
+        contents.counter.last = changes.revision;
+        self.report(&contents);
         // A batch may be long, and its thread may be back for the next one at once.
         RwLockWriteGuard::unlock_fair(contents);
         removed.free(&self.budget);
-        late
     }
 
     /// Replaces everything, as a store is loaded.
-    pub(super) fn load(&self, loaded: Entries) {
+    pub(super) fn load(&self, loaded: Entries, counter: Counter) {
         let mut contents = self.write();
         contents.entries = loaded;
-        self.count(&contents);
+        contents.counter = counter;
+        self.report(&contents);
     }
 
-    /// Begins a view of the entries as they are now.
-    pub(super) fn add_view(&self) -> Arc<Mutex<View>> {
+    /// Begins a view of the entries as they are now. Also returns their revision.
+    pub(super) fn add_view(&self) -> (Arc<Mutex<View>>, Revision) {
         let view = Arc::default();
-        self.write().views.push(Arc::clone(&view));
-        view
+        let mut contents = self.write();
+        contents.views.push(Arc::clone(&view));
+        (view, contents.counter.last)
     }
 
     /// The next entries of a view, possibly none of some keys; `None` at its end.
@@ -343,6 +413,22 @@ impl Keyspace for Locked<'_> {
         let expired = self.contents.entries.expired(now);
         expired.take(most).cloned().collect()
     }
+
+    fn has_live(&self, now: Expiry) -> bool {
+        self.contents.entries.count_live(now, usize::MAX) > Some(0)
+    }
+
+    fn live_with(&self, prefix: &str, now: Expiry) -> Vec<Entry> {
+        let found = self.contents.entries.with_prefix(prefix);
+        found.filter(|it| it.is_live(now)).cloned().collect()
+    }
+
+    fn counter(&mut self) -> &mut Counter {
+        &mut self.contents.counter
+    }
+
+    /// It takes effect at the time at which it is decided.
+    fn rely_on(&mut self, _: &str) {}
 }
 
 #[cfg(test)]

@@ -18,13 +18,14 @@ mod frozen;
 mod index;
 mod key;
 mod keyspace;
+mod listing;
 mod map;
 mod removed;
+mod revision;
 mod sweeper;
 
 use std::fmt;
 use std::io;
-use std::ops::Bound;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -32,15 +33,14 @@ pub use command::{Command, MAX_OPERATIONS, Operation, Outcome};
 pub use commit::{Durability, OpenError, Reply};
 pub use entry::{Entry, Expiry, Kind};
 pub use key::{Key, KeyError, MAX_KEY_BYTES};
+pub use listing::Listing;
+pub use revision::{Committed, Condition, Revision, Revisions, Unmet, When};
 
 use crate::budget::Budget;
 
 use commit::Committer;
 use map::Map;
 use sweeper::Sweeper;
-
-/// How many keys a listing fetches at first; then twice as many each time. Many listings ask for a few keys only.
-const FIRST_STEP: usize = 16;
 
 /// The store: the map that serves reads, and the way in for writes.
 pub struct Store {
@@ -122,7 +122,8 @@ impl std::error::Error for CommitError {}
 impl Store {
     /// A store that keeps its data in memory only, within a budget. Fails where there is no thread to be had.
     pub fn in_memory(budget: Arc<Budget>) -> io::Result<Store> {
-        Store::with(Committer::in_memory(Arc::new(Map::new(budget))))
+        let map = Map::at(revision::at_start(), budget);
+        Store::with(Committer::in_memory(Arc::new(map)))
     }
 
     /// Opens the store in a directory, creating it if there is none, and loads it.
@@ -169,9 +170,19 @@ impl Store {
         self.committer.map().get(key)
     }
 
-    /// The entries of several keys, as they are at one moment.
-    pub fn get_all(&self, keys: &[Key]) -> Vec<Option<Entry>> {
+    /// The entries of several keys, as they are at one moment, and the revision of the store then.
+    pub fn get_all(&self, keys: &[Key]) -> (Vec<Option<Entry>>, Revision) {
         self.committer.map().get_all(keys)
+    }
+
+    /// The revision of the last commit that readers see.
+    pub fn revision(&self) -> Revision {
+        self.committer.map().revision()
+    }
+
+    /// How many keys there are that begin with `prefix`. Takes about a millisecond for a million of them.
+    pub fn count(&self, prefix: &str) -> usize {
+        self.committer.map().count(prefix)
     }
 
     /// The entries of keys that begin with `prefix`, those behind `after` if it is given, in byte order of the keys.
@@ -205,7 +216,7 @@ impl Store {
     pub fn submit(
         &self,
         command: Command,
-        done: impl FnOnce(Result<Outcome, CommitError>) + Send + 'static,
+        done: impl FnOnce(Result<Committed, CommitError>) + Send + 'static,
     ) {
         self.committer.submit(command, done);
     }
@@ -214,53 +225,5 @@ impl Store {
     /// [`CommitError::TimedOut`] after 15 seconds.
     pub fn close(&self) -> Result<(), CommitError> {
         self.committer.close()
-    }
-}
-
-/// Goes through the entries of a store, see [`Store::list`].
-pub struct Listing {
-    map: Arc<Map>,
-    prefix: String,
-    /// Where to go on; `None` at the end.
-    next: Option<Bound<String>>,
-    /// How many keys to fetch next.
-    step: usize,
-    fetched: std::vec::IntoIter<Entry>,
-}
-
-impl Listing {
-    fn of(map: &Arc<Map>, prefix: String, after: Option<String>) -> Listing {
-        Listing {
-            map: Arc::clone(map),
-            prefix,
-            next: Some(after.map_or(Bound::Unbounded, Bound::Excluded)),
-            step: FIRST_STEP,
-            fetched: Vec::new().into_iter(),
-        }
-    }
-}
-
-impl Iterator for Listing {
-    type Item = Entry;
-
-    fn next(&mut self) -> Option<Entry> {
-        loop {
-            if let Some(entry) = self.fetched.next() {
-                if entry.is_live(Expiry::now()) {
-                    return Some(entry);
-                }
-                // Its time has come since it was fetched, unless it has been put or touched meanwhile.
-                match self.map.entry_of(entry.key()) {
-                    Some(entry) => return Some(entry),
-                    None => continue,
-                }
-            }
-            let from = self.next.take()?;
-            let from = from.as_ref().map(String::as_str);
-            let page = self.map.page(&self.prefix, from, self.step);
-            self.step = self.step.saturating_mul(2);
-            self.next = page.next.map(|last| Bound::Excluded(last.key().to_owned()));
-            self.fetched = page.entries.into_iter();
-        }
     }
 }

@@ -9,8 +9,8 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
 use crate::memory;
 
+use super::Command;
 use super::commit::Committer;
-use super::{Command, Outcome};
 
 /// How often the sweeper looks for keys that have expired.
 const INTERVAL: Duration = Duration::from_millis(100);
@@ -44,7 +44,7 @@ fn run(committer: &Committer, dropped: &Receiver<()>) {
                 let _ = done.send(outcome); // has room for one
             });
             match result.recv() {
-                Ok(Ok(Outcome::Swept(_))) => {
+                Ok(Ok(_)) => {
                     memory::keep_up();
                     thread::sleep(PAUSE);
                 }

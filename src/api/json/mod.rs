@@ -109,7 +109,7 @@ fn prepare(
         Endpoint::Delete => {
             let key = key()?;
             // A missing key is 200 as well.
-            let delete = Command::One(Operation::Delete { key });
+            let delete = Command::from(Operation::Delete { key });
             writing(one, api, move |_, _| {
                 Ok((delete, Box::new(|_| Ok(answer::ok()))))
             })
@@ -163,7 +163,8 @@ fn writing(
         let body = call.take_body();
         match read(&api, &body) {
             Ok((command, answer)) => api.store.submit(command, move |result| {
-                respond(call, result.map_err(Error::from).and_then(answer));
+                let outcome = result.map(|committed| committed.outcome);
+                respond(call, outcome.map_err(Error::from).and_then(answer));
             }),
             Err(error) => respond(call, Err(error)),
         }
@@ -177,7 +178,7 @@ fn respond(call: Call, result: Result<Response, Error>) {
 fn put(api: &Api, key: Key, body: &[u8]) -> Result<(Command, Answer), Error> {
     let put: body::Put<'_> = body::parse(body)?;
     let entry = entry(api, &key, put.value, put.ttl, Expiry::now(), &str::to_owned)?;
-    let put = Command::One(Operation::Put(entry));
+    let put = Command::from(Operation::Put(entry));
     Ok((put, Box::new(|_| Ok(answer::ok()))))
 }
 
@@ -205,7 +206,8 @@ fn touch(key: Key, body: &[u8]) -> Result<(Command, Answer), Error> {
         Outcome::NotFound => Err(no_such(&missing)),
         _ => Ok(answer::ok()),
     };
-    let touch = Command::One(Operation::Touch { key, expiry });
+    let expiry = Some(expiry);
+    let touch = Command::from(Operation::Touch { key, expiry });
     Ok((touch, Box::new(answer)))
 }
 
@@ -223,6 +225,7 @@ fn bulk_touch(api: &Api, body: &[u8]) -> Result<(Command, Answer), Error> {
     bulk_operations(api, body, |item, now, field| {
         let key = body::key(&item.key, || field("key"))?;
         let expiry = body::expiry(item.ttl, now, || field("ttl"))?;
+        let expiry = Some(expiry);
         Ok((key.clone(), Operation::Touch { key, expiry }))
     })
 }
@@ -255,7 +258,7 @@ fn bulk_delete(api: &Api, body: &[u8]) -> Result<(Command, Answer), Error> {
 fn bulk_get(api: &Api, body: &[u8]) -> Result<Response, Error> {
     let body: body::BulkGet<'_> = body::parse(body)?;
     let keys = bulk_keys(api, body.keys)?;
-    let entries = api.store.get_all(&keys);
+    let (entries, _) = api.store.get_all(&keys);
     let with_ttl = body.with_ttl.unwrap_or(false);
     Ok(answer::entries(keys, entries, with_ttl))
 }
@@ -286,7 +289,8 @@ fn bulk(operations: Vec<(Key, Operation)>) -> (Command, Answer) {
         };
         Ok(answer::each(&keys, &found))
     };
-    (Command::Bulk(operations), Box::new(answer))
+    let operations = operations.into_iter().map(|it| (it, None));
+    (Command::Bulk(operations.collect()), Box::new(answer))
 }
 
 fn no_such(key: &Key) -> Error {

@@ -9,14 +9,14 @@ mod stall;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{Command, CommitError, Map, Outcome, Problem};
+use super::{Command, CommitError, Committed, Map, Problem};
 
 pub use disk::{Durability, OpenError};
 
 use disk::Journal;
 
 /// Called with the result of a command.
-type Completion = Box<dyn FnOnce(Result<Outcome, CommitError>) + Send>;
+type Completion = Box<dyn FnOnce(Result<Committed, CommitError>) + Send>;
 
 /// Called with the replies to a batch.
 type Deliver = dyn Fn(Vec<Reply>) + Send + Sync;
@@ -24,7 +24,7 @@ type Deliver = dyn Fn(Vec<Reply>) + Send + Sync;
 /// The result of a command, on its way to the submitter.
 pub struct Reply {
     done: Completion,
-    result: Result<Outcome, CommitError>,
+    result: Result<Committed, CommitError>,
 }
 
 impl Reply {
@@ -89,7 +89,7 @@ impl Committer {
     pub(super) fn submit(
         &self,
         command: Command,
-        done: impl FnOnce(Result<Outcome, CommitError>) + Send + 'static,
+        done: impl FnOnce(Result<Committed, CommitError>) + Send + 'static,
     ) {
         match &self.way {
             Way::Memory => done(self.map.execute(command)),

@@ -2,7 +2,7 @@
 //!
 //! An entry is one block of memory, which a list without gaps holds a pointer to ([`slots`](super::slots)). The indexes know
 //! entries by their numbers in that list: hash maps ([`table`](super::table)), runs sorted by key
-//! ([`order`](super::order)) and the [`deadlines`](super::deadlines). Next to the block, an entry takes some 50 bytes, and
+//! ([`order`](super::order)) and the [`deadlines`](super::deadlines). Next to the block, an entry takes some 60 bytes, and
 //! some 35 more if it expires.
 //!
 //! All of it is made of small parts, so that there is none that takes long to grow, to shrink or to change, however many
@@ -16,7 +16,7 @@ use super::deadlines::Deadlines;
 use super::order::Order;
 use super::slots::{Slot, Slots};
 use super::table::Table;
-use crate::store::{Entry, Expiry};
+use crate::store::{Entry, Expiry, Key};
 
 /// Entries, one a key. Everything in here is kept in step by [`Entries::insert`] and [`Entries::remove`].
 #[derive(Default)]
@@ -130,6 +130,20 @@ impl Entries {
     /// Those whose deadline has come at the time `now`, soonest first.
     pub(in crate::store) fn expired(&self, now: Expiry) -> impl Iterator<Item = &Entry> {
         self.deadlines.passed(now).map(|slot| &self.slots[slot])
+    }
+
+    /// How many keys there are that begin with `prefix` and have not expired at the time `now`.
+    pub(in crate::store) fn count(&self, prefix: &str, now: Expiry) -> usize {
+        let behind = Key::behind_all(prefix);
+        let all = self.order.count(prefix, &behind, &self.slots);
+        let expired = self.expired(now);
+        all - expired.filter(|it| it.key().starts_with(prefix)).count()
+    }
+
+    /// Those whose keys begin with `prefix`, in byte order.
+    pub(in crate::store) fn with_prefix(&self, prefix: &str) -> impl Iterator<Item = &Entry> {
+        let found = self.from(Bound::Included(prefix));
+        found.take_while(move |entry| entry.key().starts_with(prefix))
     }
 
     /// Those from a key on, in byte order.

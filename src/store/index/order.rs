@@ -123,6 +123,26 @@ impl Order {
         }
     }
 
+    /// How many entries there are from `from` on and before `to`. It visits a hundredth of them.
+    pub(super) fn count(&self, from: &str, to: &str, slots: &Slots) -> usize {
+        let first = self.runs.range::<str, _>(up_to(from)).next_back();
+        let skipped = first.map_or(0, |(bound, run)| {
+            let (Ok(at) | Err(at)) = run.place(bound, from, slots);
+            at
+        });
+        let first = first.map_or(Bound::Unbounded, |(bound, _)| Bound::Included(&**bound));
+        let (mut all, mut last) = (0, None);
+        for run in self.runs.range::<str, _>((first, Bound::Excluded(to))) {
+            all += run.1.items.len();
+            last = Some(run);
+        }
+        let behind = last.map_or(0, |(bound, run)| {
+            let (Ok(at) | Err(at)) = run.place(bound, to, slots);
+            run.items.len() - at
+        });
+        all - skipped - behind
+    }
+
     /// The entries from a bound on.
     pub(super) fn from<'a>(
         &'a self,

@@ -9,7 +9,7 @@ use crate::store::Entry;
 /// The number of an entry, until it is removed, or moved to where another was removed.
 pub(super) type Slot = u32;
 
-/// Entries that are allocated at once, 64 KiB of them. They are never moved to make room for more, which would take long
+/// Entries that are allocated at once, 96 KiB of them. They are never moved to make room for more, which would take long
 /// where there are many.
 const CHUNK: usize = 4096;
 

@@ -1,5 +1,5 @@
 use super::*;
-use crate::store::{Command, Key, Operation, Outcome};
+use crate::store::{Command, Condition, Key, Operation, Outcome, Revisions, Unmet, When};
 
 /// The time at which commands are carried out.
 const NOW: u64 = 10;
@@ -9,7 +9,13 @@ fn key(text: &str) -> Key {
 }
 
 fn execute(command: Command, keys: &mut impl Keyspace) -> Outcome {
-    command.execute(keys, Expiry::at_millis(NOW))
+    command.execute(keys, Expiry::at_millis(NOW)).outcome
+}
+
+/// Stages on entries that have come so far.
+fn stage(base: &Entries) -> Staged<'_> {
+    let counter = Counter { last: 50, least: 0 };
+    Staged::on(base, counter)
 }
 
 fn expiring(key: &str, millis: u64) -> Entry {
@@ -29,9 +35,9 @@ fn changed(staged: Staged<'_>) -> Vec<(String, Option<Entry>)> {
 #[test]
 fn commands_of_a_batch_see_each_other_and_the_base_stays() {
     let base = Entries::from_iter([Entry::of("a", "1"), Entry::of("b", "2")]);
-    let mut staged = Staged::on(&base);
-    let delete = |name| Command::One(Operation::Delete { key: key(name) });
-    let put = |name, text| Command::One(Operation::Put(Entry::of(name, text)));
+    let mut staged = stage(&base);
+    let delete = |name| Command::from(Operation::Delete { key: key(name) });
+    let put = |name, text| Command::from(Operation::Put(Entry::of(name, text)));
     assert_eq!(execute(delete("a"), &mut staged), Outcome::Done);
     assert_eq!(execute(delete("a"), &mut staged), Outcome::NotFound);
     assert_eq!(execute(put("c", "3"), &mut staged), Outcome::Done);
@@ -47,13 +53,13 @@ fn commands_of_a_batch_see_each_other_and_the_base_stays() {
 #[test]
 fn after_a_clear_only_what_came_later_counts() {
     let base = Entries::from_iter([Entry::of("a", "1")]);
-    let mut staged = Staged::on(&base);
+    let mut staged = stage(&base);
     staged.set(Entry::of("b", "2"));
     execute(Command::Clear, &mut staged);
     assert!(staged.get("a").is_none() && staged.get("b").is_none());
     assert_eq!(
         execute(
-            Command::One(Operation::Delete { key: key("a") }),
+            Command::from(Operation::Delete { key: key("a") }),
             &mut staged
         ),
         Outcome::NotFound
@@ -67,10 +73,10 @@ fn after_a_clear_only_what_came_later_counts() {
 #[test]
 fn what_has_expired_counts_as_not_there() {
     let base = Entries::from_iter([expiring("a", 1)]);
-    let mut staged = Staged::on(&base);
+    let mut staged = stage(&base);
     assert_eq!(
         execute(
-            Command::One(Operation::Delete { key: key("a") }),
+            Command::from(Operation::Delete { key: key("a") }),
             &mut staged
         ),
         Outcome::NotFound
@@ -86,13 +92,13 @@ fn a_sweep_removes_what_has_expired_and_nothing_else() {
         expiring("c", u64::MAX),
         Entry::of("d", "1"),
     ]);
-    let mut staged = Staged::on(&base);
+    let mut staged = stage(&base);
     staged.set(Entry::of("b", "2"));
     assert_eq!(execute(Command::Sweep, &mut staged), Outcome::Swept(1));
     let expected = [("a".into(), None), ("b".into(), Some(Entry::of("b", "2")))];
     assert_eq!(changed(staged), expected);
 
-    let mut cleared = Staged::on(&base);
+    let mut cleared = stage(&base);
     cleared.clear();
     assert_eq!(execute(Command::Sweep, &mut cleared), Outcome::Swept(0));
 }
@@ -100,27 +106,28 @@ fn a_sweep_removes_what_has_expired_and_nothing_else() {
 #[test]
 fn operations_of_a_bulk_see_those_before_them() {
     let base = Entries::from_iter([Entry::of("a", "1")]);
-    let mut staged = Staged::on(&base);
-    let expiry = Expiry::at_millis(u64::MAX);
+    let mut staged = stage(&base);
+    let expiry = Some(Expiry::at_millis(u64::MAX));
     let touch = |name| Operation::Touch {
         key: key(name),
         expiry,
     };
     let delete = |name| Operation::Delete { key: key(name) };
-    let bulk = vec![touch("a"), touch("b"), delete("a"), delete("a"), touch("a")];
+    let bulk = [touch("a"), touch("b"), delete("a"), delete("a"), touch("a")];
+    let bulk = bulk.map(|it| (it, None)).into();
     assert_eq!(
         execute(Command::Bulk(bulk), &mut staged),
         Outcome::Each(vec![true, false, true, false, false])
     );
     assert_eq!(changed(staged), [("a".into(), None)]);
 
-    let mut staged = Staged::on(&base);
+    let mut staged = stage(&base);
     assert_eq!(
-        execute(Command::One(touch("a")), &mut staged),
+        execute(Command::from(touch("a")), &mut staged),
         Outcome::Done
     );
     assert_eq!(
-        execute(Command::One(touch("b")), &mut staged),
+        execute(Command::from(touch("b")), &mut staged),
         Outcome::NotFound
     );
     let touched = expiring("a", u64::MAX);
@@ -129,54 +136,188 @@ fn operations_of_a_bulk_see_those_before_them() {
 }
 
 #[test]
-fn touches_of_what_was_live_before_the_batch_may_come_too_late() {
+fn what_decisions_rely_on_is_noted() {
     let base = Entries::from_iter([
-        expiring("a", NOW + 1),
-        expiring("b", NOW + 1),
+        expiring("checked", NOW + 1),
+        expiring("deleted", NOW + 1),
         expiring("gone", NOW),
         Entry::of("never", "1"),
+        expiring("prefix:a", NOW + 1),
+        expiring("put", NOW + 1),
+        expiring("touched", NOW + 1),
     ]);
-    let mut staged = Staged::on(&base);
+    let mut staged = stage(&base);
     let touch = |name| Operation::Touch {
         key: key(name),
-        expiry: Expiry::at_millis(u64::MAX),
+        expiry: Some(Expiry::at_millis(u64::MAX)),
     };
     let put = |name| Operation::Put(expiring(name, NOW + 5));
-    let commands = [
-        Command::One(touch("a")),
-        Command::Bulk(vec![
-            touch("gone"),
-            touch("never"),
-            touch("a"),
-            put("a"),
-            touch("a"),
-        ]),
-        Command::Bulk(vec![put("b"), touch("b")]),
-        Command::One(touch("a")),
-        Command::One(touch("gone")),
-    ];
-    let outcomes = commands.clone().map(|it| execute(it, &mut staged));
-    let each = |found: &[bool]| Outcome::Each(found.to_vec());
-    let mut expected = [
-        Outcome::Done,
-        each(&[false, true, true, true, true]),
-        each(&[true, true]),
-        Outcome::Done,
-        Outcome::NotFound,
-    ];
-    assert_eq!(outcomes, expected);
-    let touched = staged.into_changes().touched;
-    assert_eq!(touched, [expiring("a", NOW + 1)]);
+    let delete = |name| Operation::Delete { key: key(name) };
+    for operation in [
+        put("put"),
+        touch("put"),
+        touch("gone"),
+        touch("never"),
+        touch("touched"),
+        touch("touched"),
+        delete("deleted"),
+        delete("deleted"),
+        delete("gone"),
+    ] {
+        execute(operation.into(), &mut staged);
+    }
+    let check = Operation::Check {
+        key: key("checked"),
+    };
+    execute(Command::One(check, listed(&[1])), &mut staged);
+    execute(Command::DeletePrefix("prefix:".into()), &mut staged);
+    let relied = staged.into_changes().relied;
+    let keys = relied.iter().map(Entry::key);
+    assert!(keys.eq(["touched", "deleted", "checked", "prefix:a"]));
+}
 
-    let mut late = HashSet::from(["a".to_owned()]);
-    let mut outcomes = outcomes;
-    let changed: Vec<bool> = commands
-        .iter()
-        .zip(&mut outcomes)
-        .map(|(command, outcome)| command.touch_nothing(&mut late, outcome))
-        .collect();
-    assert_eq!(changed, [true, true, false, false, false]);
-    expected[0] = Outcome::NotFound;
-    expected[1] = each(&[false, true, false, true, true]);
-    assert_eq!(outcomes, expected);
+fn listed(revisions: &[Revision]) -> When {
+    Condition {
+        if_match: Some(Revisions::Listed(revisions.into())),
+        if_none_match: None,
+    }
+    .when()
+}
+
+fn missing() -> When {
+    Condition {
+        if_match: None,
+        if_none_match: Some(Revisions::Any),
+    }
+    .when()
+}
+
+fn put(name: &str, text: &str) -> Operation {
+    Operation::Put(Entry::of(name, text))
+}
+
+fn failed(index: usize, name: &str, revision: Option<Revision>) -> Unmet {
+    Unmet {
+        index,
+        key: key(name),
+        revision,
+    }
+}
+
+#[test]
+fn conditions_see_what_the_batch_has_done_before() {
+    let base = Entries::from_iter([Entry::of("a", "1").at(7), expiring("old", NOW).at(8)]);
+    let mut staged = stage(&base);
+    let mut run = |operation, when| {
+        let command = Command::One(operation, when);
+        let committed = command.execute(&mut staged, Expiry::at_millis(NOW));
+        (committed.outcome, committed.revision)
+    };
+    let delete = |name| Operation::Delete { key: key(name) };
+    let check = |name| Operation::Check { key: key(name) };
+    let touch = |name| Operation::Touch {
+        key: key(name),
+        expiry: None,
+    };
+    let refused = |name, revision| Outcome::ConditionFailed(vec![failed(0, name, revision)]);
+    // Of two with the same revision one wins.
+    assert_eq!(run(put("a", "2"), listed(&[7])), (Outcome::Done, 51));
+    assert_eq!(
+        run(put("a", "3"), listed(&[7])),
+        (refused("a", Some(51)), 51)
+    );
+    assert_eq!(
+        run(delete("a"), listed(&[7, 9])),
+        (refused("a", Some(51)), 51)
+    );
+    assert_eq!(run(touch("a"), listed(&[51])), (Outcome::Done, 52));
+    assert_eq!(run(check("a"), listed(&[52])), (Outcome::Done, 52));
+    assert_eq!(run(delete("a"), listed(&[52])), (Outcome::Done, 53));
+    assert_eq!(run(delete("a"), listed(&[52])), (refused("a", None), 53));
+    assert_eq!(run(delete("a"), None), (Outcome::NotFound, 53));
+    assert_eq!(run(touch("a"), listed(&[52])), (Outcome::NotFound, 53));
+    // Expired is not there.
+    assert_eq!(
+        run(put("old", "2"), listed(&[8])),
+        (refused("old", None), 53)
+    );
+    assert_eq!(run(put("old", "2"), missing()), (Outcome::Done, 54));
+    assert_eq!(
+        run(put("old", "3"), missing()),
+        (refused("old", Some(54)), 54)
+    );
+    let changes = staged.into_changes();
+    assert_eq!((changes.before, changes.revision), (50, 54));
+}
+
+#[test]
+fn a_bulk_happens_whole_or_not_at_all_and_at_one_revision() {
+    let base = Entries::from_iter([Entry::of("a", "1").at(7), Entry::of("b", "1").at(8)]);
+    let mut staged = stage(&base);
+    let mut run = |operations: Vec<(Operation, When)>| {
+        let committed = Command::Bulk(operations).execute(&mut staged, Expiry::at_millis(NOW));
+        (committed.outcome, committed.revision)
+    };
+    let check = |name| Operation::Check { key: key(name) };
+    let delete = |name| Operation::Delete { key: key(name) };
+    let refused = run(vec![
+        (put("a", "2"), listed(&[7])),
+        (put("b", "2"), listed(&[7])),
+        (check("c"), listed(&[7])),
+        (put("d", "2"), None),
+    ]);
+    let unmet = vec![failed(1, "b", Some(8)), failed(2, "c", None)];
+    assert_eq!(refused, (Outcome::ConditionFailed(unmet), 50));
+    // All conditions are about the state before.
+    let done = run(vec![
+        (put("a", "2"), listed(&[7])),
+        (put("a", "3"), listed(&[7])),
+        (delete("b"), listed(&[8])),
+        (put("c", "2"), missing()),
+        (check("c"), missing()),
+        (delete("d"), None),
+    ]);
+    let each = vec![true, true, true, true, true, false];
+    assert_eq!(done, (Outcome::Each(each), 51));
+    let nothing = run(vec![(check("a"), listed(&[51])), (delete("d"), None)]);
+    assert_eq!(nothing, (Outcome::Each(vec![true, false]), 51));
+    assert_eq!(staged.get("a").map(Entry::revision), Some(51));
+    assert_eq!(staged.get("c").map(Entry::revision), Some(51));
+    assert_eq!(staged.get("a").map(Entry::value), Some("3"));
+}
+
+#[test]
+fn what_changes_nothing_has_no_revision() {
+    let base = Entries::from_iter([
+        expiring("a:old", NOW),
+        Entry::of("b:1", "1"),
+        Entry::of("b:2", "1"),
+    ]);
+    let mut staged = stage(&base);
+    let mut run = |command: Command| {
+        let committed = command.execute(&mut staged, Expiry::at_millis(NOW));
+        (committed.outcome, committed.revision)
+    };
+    let prefix = |prefix: &str| Command::DeletePrefix(prefix.into());
+    assert_eq!(run(prefix("a:")), (Outcome::Deleted(0), 50));
+    assert_eq!(run(put("b:3", "1").into()), (Outcome::Done, 51));
+    let delete = Operation::Delete { key: key("b:1") };
+    assert_eq!(run(delete.into()), (Outcome::Done, 52));
+    assert_eq!(run(prefix("b:")), (Outcome::Deleted(2), 53));
+    assert_eq!(run(prefix("b:")), (Outcome::Deleted(0), 53));
+    // Only what has expired is left.
+    assert_eq!(run(Command::Clear), (Outcome::Done, 53));
+    assert_eq!(run(Command::Sweep), (Outcome::Swept(1), 53));
+    assert_eq!(run(put("c", "1").into()), (Outcome::Done, 54));
+    assert_eq!(run(Command::Clear), (Outcome::Done, 55));
+    assert_eq!(run(Command::Clear), (Outcome::Done, 55));
+    assert!(staged.into_changes().cleared);
+
+    // Nothing is left, but revisions have been given.
+    let base = Entries::default();
+    let mut staged = stage(&base);
+    execute(put("a", "1").into(), &mut staged);
+    execute(Operation::Delete { key: key("a") }.into(), &mut staged);
+    let changes = staged.into_changes();
+    assert!(changes.entries.is_empty() && !changes.is_empty());
 }

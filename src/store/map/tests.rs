@@ -1,13 +1,13 @@
 use super::*;
 use crate::store::removed::FREE_ELSEWHERE;
-use crate::store::{Expiry, Operation};
+use crate::store::{Expiry, Operation, Outcome};
 
 fn key(text: &str) -> Key {
     Key::try_from(text.as_bytes()).unwrap()
 }
 
 fn execute(map: &Map, command: Command) -> Outcome {
-    map.execute(command).unwrap()
+    map.execute(command).unwrap().outcome
 }
 
 fn put(map: &Map, name: &str, value: &str) -> Outcome {
@@ -16,7 +16,14 @@ fn put(map: &Map, name: &str, value: &str) -> Outcome {
 
 fn put_until(map: &Map, name: &str, value: &str, expiry: Option<Expiry>) -> Outcome {
     let entry = Entry::of(name, value).with_expiry(expiry);
-    execute(map, Command::One(Operation::Put(entry)))
+    execute(map, Command::from(Operation::Put(entry)))
+}
+
+fn all_live(map: &Map) -> Vec<Entry> {
+    let contents = map.read();
+    let entries = contents.entries.from(Bound::Unbounded);
+    let live = entries.filter(|it| it.is_live(Expiry::now()));
+    live.cloned().collect()
 }
 
 fn text(map: &Map, name: &str) -> Option<String> {
@@ -37,11 +44,11 @@ fn a_delete_says_whether_the_key_was_there() {
     let map = Map::unlimited();
     put(&map, "a", "1");
     assert_eq!(
-        execute(&map, Command::One(Operation::Delete { key: key("a") })),
+        execute(&map, Command::from(Operation::Delete { key: key("a") })),
         Outcome::Done
     );
     assert_eq!(
-        execute(&map, Command::One(Operation::Delete { key: key("a") })),
+        execute(&map, Command::from(Operation::Delete { key: key("a") })),
         Outcome::NotFound
     );
     assert_eq!(map.get(&key("a")), None);
@@ -78,7 +85,7 @@ fn an_expired_key_is_gone_for_readers_and_swept_in_steps() {
     }
     put(&map, "a", "1");
     assert_eq!(map.get(&key("k0")), None);
-    assert_eq!(map.get_all(&[key("k1"), key("a")])[0], None);
+    assert_eq!(map.get_all(&[key("k1"), key("a")]).0[0], None);
     assert_eq!(map.len(), 1);
     assert_eq!(map.page("k", Bound::Unbounded, 10).entries, []);
     let mut swept = 0;
@@ -143,12 +150,12 @@ fn staged_changes_show_when_they_are_applied_and_not_before() {
     put(&map, "a", "1");
     let (outcome, changes) = map.stage(|staged| {
         Command::Clear.execute(staged, Expiry::now());
-        Command::One(Operation::Put(Entry::of("b", "2"))).execute(staged, Expiry::now())
+        Command::from(Operation::Put(Entry::of("b", "2"))).execute(staged, Expiry::now())
     });
-    assert_eq!(outcome, Outcome::Done);
+    assert_eq!(outcome.outcome, Outcome::Done);
     assert_eq!(text(&map, "a").as_deref(), Some("1"));
     assert_eq!(map.get(&key("b")), None);
-    map.apply(changes);
+    map.apply(changes).unwrap();
     assert_eq!(map.get(&key("a")), None);
     assert_eq!(text(&map, "b").as_deref(), Some("2"));
 }
@@ -165,30 +172,120 @@ fn keys_are_counted_while_others_read() {
     drop(reading);
 }
 
-#[test]
-fn a_touch_that_is_applied_behind_the_deadline_has_no_effect() {
-    let map = Map::unlimited();
+/// Stages commands that were decided before the deadline of `late`, which has passed.
+fn decided_in_time(map: &Map) -> Changes {
     let past = Some(Expiry::at_millis(1000));
-    put_until(&map, "late", "1", past);
-    put_until(&map, "put:again", "1", past);
-    put_until(&map, "in:time", "1", Some(Expiry::at_millis(u64::MAX - 1)));
-    let touch = |name| {
-        let expiry = Expiry::at_millis(u64::MAX);
-        let key = key(name);
-        Command::One(Operation::Touch { key, expiry })
+    put_until(map, "late", "1", past);
+    put_until(map, "also", "1", Some(Expiry::at_millis(u64::MAX - 1)));
+    put(map, "gone", "1");
+    let touch = |name| Operation::Touch {
+        key: key(name),
+        expiry: Some(Expiry::at_millis(u64::MAX)),
     };
-    // Decided before the deadline.
+    let delete = Operation::Delete { key: key("gone") };
+    let put = |name| Operation::Put(Entry::of(name, "2"));
     let then = Expiry::at_millis(999);
     let ((), changes) = map.stage(|staged| {
-        for name in ["late", "put:again", "in:time"] {
-            assert_eq!(touch(name).execute(staged, then), Outcome::Done);
+        for operation in [touch("late"), touch("also"), delete, put("new")] {
+            let committed = Command::from(operation).execute(staged, then);
+            assert_eq!(committed.outcome, Outcome::Done);
         }
-        Command::One(Operation::Put(Entry::of("put:again", "2"))).execute(staged, then);
     });
-    let late = map.apply(changes);
-    assert!(late.iter().map(Entry::key).eq(["late", "put:again"]));
+    changes
+}
+
+#[test]
+fn what_relies_on_something_that_has_expired_is_not_applied() {
+    let map = Map::unlimited();
+    let changes = decided_in_time(&map);
+    let before = map.revision();
+    let Err(late) = map.apply(changes) else {
+        panic!("it was applied");
+    };
+    assert_eq!((map.revision(), map.get(&key("new"))), (before, None));
+    // The disk has it, and does not take the correction.
+    map.apply_anyway(late);
     assert_eq!(text(&map, "late"), None);
-    assert_eq!(text(&map, "put:again").as_deref(), Some("2"));
-    let touched = map.get(&key("in:time")).unwrap();
+    assert_eq!(text(&map, "gone"), None);
+    assert_eq!(text(&map, "new").as_deref(), Some("2"));
+    assert_eq!(map.revision(), before + 4);
+    let touched = map.get(&key("also")).unwrap();
     assert_eq!(touched.expiry, Some(Expiry::at_millis(u64::MAX)));
+}
+
+#[test]
+fn a_correction_makes_of_one_decision_the_other() {
+    let map = Map::unlimited();
+    let late = decided_in_time(&map);
+    // What both have come to on disk is what the second one alone comes to in memory.
+    let ((), wanted) = map.stage(|staged| {
+        for operation in [
+            Operation::Put(Entry::of("other", "3")),
+            Operation::Touch {
+                key: key("gone"),
+                expiry: Some(Expiry::at_millis(u64::MAX)),
+            },
+        ] {
+            Command::from(operation).execute(staged, Expiry::now());
+        }
+    });
+    let correction = map.correct(&late, &wanted);
+    assert!(correction.revision >= late.revision);
+    let disk = Map::unlimited();
+    decided_in_time(&disk);
+    disk.apply_anyway(late);
+    disk.apply(correction).unwrap();
+    map.apply(wanted).unwrap();
+    let all = |map: &Map| -> Vec<(Entry, Revision)> {
+        let contents = map.read();
+        let entries = contents.entries.from(Bound::Unbounded);
+        entries.map(|it| (it.clone(), it.revision())).collect()
+    };
+    assert_eq!(all(&map), all(&disk));
+    assert_eq!(all(&map).len(), 4);
+}
+
+#[test]
+fn keys_with_a_prefix_are_counted() {
+    let map = Map::unlimited();
+    for n in 0..3000 {
+        put(&map, &format!("k{n:04}"), "v");
+    }
+    put(&map, "k", "v");
+    put(&map, "l", "v");
+    put_until(&map, "k05", "v", Some(Expiry::at_millis(1)));
+    for prefix in [
+        "", "k", "k0", "k1", "k05", "k2999", "k3", "j", "l", "m", "k\u{7f}",
+    ] {
+        let entries = all_live(&map);
+        let found = entries.iter().filter(|it| it.key().starts_with(prefix));
+        assert_eq!(map.count(prefix), found.count(), "{prefix}");
+    }
+}
+
+#[test]
+fn a_commit_has_one_revision_and_the_next_a_larger_one() {
+    let map = Map::at(1000, Arc::new(Budget::new(u64::MAX)));
+    let bulk = ["a", "b"].map(|it| (Operation::Put(Entry::of(it, "1")), None));
+    let committed = map.execute(Command::Bulk(bulk.into())).unwrap();
+    assert_eq!(committed.revision, 1001);
+    let delete = Operation::Delete { key: key("c") };
+    assert_eq!(map.execute(delete.into()).unwrap().revision, 1001);
+    let (entries, revision) = map.get_all(&["a", "b", "c"].map(key));
+    let revisions = entries.iter().flatten().map(Entry::revision);
+    assert!(revisions.eq([1001, 1001]));
+    assert_eq!((revision, map.revision()), (1001, 1001));
+    assert_eq!(map.execute(Command::Clear).unwrap().revision, 1002);
+    assert_eq!(map.execute(Command::Clear).unwrap().revision, 1002);
+    // A clock that is set back has no say.
+    map.load(
+        Entries::default(),
+        Counter {
+            last: 2000,
+            least: 1500,
+        },
+    );
+    assert_eq!(map.revision(), 2000);
+    put(&map, "a", "1");
+    assert_eq!(map.revision(), 2001);
 }

@@ -7,20 +7,26 @@ use std::fmt;
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use rustix::rand::{GetRandomFlags, getrandom};
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::log;
+use crate::store::Revision;
 
 /// The version of everything in the directory. To be raised with any change that this code could not read.
-const FORMAT: &str = "threadkv 3";
+const FORMAT: &str = "threadkv 4";
 
-/// What earlier versions have in their `threadkv.format`.
-const FORMATS_BEFORE: [&str; 2] = ["threadkv 1", "threadkv 2"];
+/// The version before, which is read, and taken over: its frames have tags of their own, and no revisions.
+const FORMAT_BEFORE: &str = "threadkv 3";
+
+/// What versions before that have in their `threadkv.format`.
+const OUTDATED: [&str; 2] = ["threadkv 1", "threadkv 2"];
 
 const FORMAT_FILE: &str = "threadkv.format";
 
-/// The last version that reads [`FORMATS_BEFORE`]' last.
+/// The last version that reads [`OUTDATED`]' last.
 const VERSION_BEFORE: &str = "0.1.0";
 
 /// Why a store could not be opened. Nothing in the directory has been changed or deleted.
@@ -82,6 +88,9 @@ pub(super) struct Directory {
     handle: File,
     /// A random number that all files of this store carry, so that one of another store is noticed.
     id: u64,
+    /// The revision that the store had when it was made, or taken over from version 3. Everything from then has it. `None` if it has
+    /// not been taken over yet.
+    revision: OnceLock<Revision>,
 }
 
 /// The files of a store, by the numbers in their names, in ascending order.
@@ -92,8 +101,8 @@ pub(super) struct Files {
 }
 
 impl Directory {
-    /// Takes the directory for this process. Makes an empty store if there is none.
-    pub(super) fn open(path: &Path) -> Result<Directory, OpenError> {
+    /// Takes the directory for this process. Makes an empty store if there is none, with this revision.
+    pub(super) fn open(path: &Path, revision: Revision) -> Result<Directory, OpenError> {
         create(path)?;
         let io = |what| move |error| OpenError::Io(what, path.to_owned(), error);
         let handle = File::open(path).map_err(io("open"))?;
@@ -106,11 +115,11 @@ impl Directory {
             path: path.to_owned(),
             handle,
             id: 0,
+            revision: OnceLock::new(),
         };
-        directory.id = match directory.read_id()? {
-            Some(id) => id,
-            None => directory.found()?,
-        };
+        if !directory.read_format()? {
+            directory.found(revision)?;
+        }
         Ok(directory)
     }
 
@@ -120,6 +129,19 @@ impl Directory {
 
     pub(super) fn id(&self) -> u64 {
         self.id
+    }
+
+    /// The revision that the store had when it was made or taken over; `None` if version 3 made it and it has not been taken over.
+    pub(super) fn revision(&self) -> Option<Revision> {
+        self.revision.get().copied()
+    }
+
+    /// Makes a store of version 3 one of this version. What is there has this revision from now on.
+    pub(super) fn take_over(&self, revision: Revision) -> io::Result<()> {
+        self.write_format(revision)?;
+        let found = "has been taken over from an earlier version, which cannot read it any more";
+        ::log::info!("{} {found}", self.path.display());
+        Ok(())
     }
 
     /// The file of the log that begins with that batch.
@@ -172,35 +194,45 @@ impl Directory {
         Ok(files)
     }
 
-    /// The store's id, if there is a store of this version.
-    fn read_id(&self) -> Result<Option<u64>, OpenError> {
+    /// Reads id and revision. Returns whether there is a store.
+    fn read_format(&mut self) -> Result<bool, OpenError> {
         let path = self.path.join(FORMAT_FILE);
         let found = match fs::read(&path) {
             Ok(found) => String::from_utf8_lossy(&found).into_owned(),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
             Err(error) => return Err(OpenError::Io("read", path, error)),
         };
-        let id = found.strip_prefix(FORMAT).and_then(|rest| {
-            let digits = rest.strip_prefix("\nid ")?.strip_suffix('\n')?;
-            u64::from_str_radix(digits, 16).ok()
-        });
         // As it was written, to the letter.
-        if let Some(id) = id.filter(|id| found == format_text(*id)) {
-            return Ok(Some(id));
+        let field = |name: &str| {
+            let lines = found.lines();
+            lines.filter_map(|line| line.strip_prefix(name)).next()
+        };
+        if let Some(id) = field("id ").and_then(|it| u64::from_str_radix(it, 16).ok()) {
+            self.id = id;
+            if found == format!("{FORMAT_BEFORE}\nid {id:016x}\n") {
+                return Ok(true);
+            }
+            let revision = field("revision ").and_then(|it| it.parse().ok());
+            if let Some(revision) = revision
+                && found == format_text(id, revision)
+            {
+                self.revision = OnceLock::from(revision);
+                return Ok(true);
+            }
         }
         let found = found.lines().next().unwrap_or_default().to_owned();
-        Err(if FORMATS_BEFORE.contains(&&*found) {
+        Err(if OUTDATED.contains(&&*found) {
             OpenError::Outdated(path, found)
-        } else if found == FORMAT {
-            OpenError::Damaged(path, "it does not have its id")
+        } else if [FORMAT, FORMAT_BEFORE].contains(&&*found) {
+            OpenError::Damaged(path, "it is not as it was written")
         } else {
             OpenError::Format(path, found)
         })
     }
 
-    /// Makes a store without entries, and returns its id. May have been begun before: the file that says which format this is
+    /// Makes a store without entries. May have been begun before: the file that says which format this is
     /// comes last, and until it is there, nothing can have been stored.
-    fn found(&mut self) -> Result<u64, OpenError> {
+    fn found(&mut self, revision: Revision) -> Result<(), OpenError> {
         let io = |what, path: PathBuf| move |error| OpenError::Io(what, path, error);
         let missing = Err(OpenError::Damaged(
             self.path.join(FORMAT_FILE),
@@ -225,24 +257,28 @@ impl Directory {
             .map_err(|error| io("find an id for", self.path.clone())(error.into()))?;
         self.id = u64::from_le_bytes(id);
         log::create(self, 0).map_err(io("write to", first))?;
-        let (draft, path) = (
-            self.path.join("threadkv.format.new"),
-            self.path.join(FORMAT_FILE),
-        );
-        let write = || {
-            let mut file = File::create(&draft)?;
-            file.write_all(format_text(self.id).as_bytes())?;
-            file.sync_all()?;
-            fs::rename(&draft, &path)?;
-            self.sync()
-        };
-        write().map_err(io("write to", path.clone()))?;
-        Ok(self.id)
+        self.write_format(revision)
+            .map_err(io("write to", self.path.join(FORMAT_FILE)))
+    }
+
+    /// Says that the store is of this version.
+    fn write_format(&self, revision: Revision) -> io::Result<()> {
+        let draft = self.path.join("threadkv.format.new");
+        let mut file = File::create(&draft)?;
+        file.write_all(format_text(self.id, revision).as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&draft, self.path.join(FORMAT_FILE))?;
+        self.sync()?;
+        let _ = self.revision.set(revision); // it is written once only
+        Ok(())
     }
 }
 
-fn format_text(id: u64) -> String {
-    format!("{FORMAT}\nid {id:016x}\n")
+/// The lines have a checksum, so that no other revision is read than was written.
+fn format_text(id: u64, revision: Revision) -> String {
+    let lines = format!("{FORMAT}\nid {id:016x}\nrevision {revision}\n");
+    let sum = xxh3_64_with_seed(lines.as_bytes(), id);
+    format!("{lines}sum {sum:016x}\n")
 }
 
 /// Creates a directory and those above it, if they are missing, so that they survive a power cut.

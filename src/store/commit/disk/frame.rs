@@ -45,26 +45,32 @@ const HEAD_SUM: usize = 26;
 pub(super) enum Tag {
     /// The beginning of a file of the log. Its number is that of the file's first batch.
     Log = 1,
-    /// Changes that were committed together. Batches are numbered from 0 on.
-    Batch = 2,
+    /// The same as [`Tag::Batch`], without revisions, as version 3 wrote it.
+    Batch3 = 2,
     /// The end of a file of the log. Its number is that of the next file.
     Seal = 3,
     /// The beginning of a snapshot. Its number is that of the first batch that the snapshot does not hold.
     Snapshot = 4,
-    /// Entries of a snapshot. Blocks are numbered from 0 on.
-    Block = 5,
+    /// The same as [`Tag::Block`], without revisions, as version 3 wrote it.
+    Block3 = 5,
     /// The end of a snapshot. Its number is that of the blocks.
     End = 6,
+    /// Changes that were committed together. Batches are numbered from 0 on.
+    Batch = 7,
+    /// Entries of a snapshot. Blocks are numbered from 0 on.
+    Block = 8,
 }
 
 impl Tag {
-    const ALL: [Tag; 6] = [
+    const ALL: [Tag; 8] = [
         Tag::Log,
-        Tag::Batch,
+        Tag::Batch3,
         Tag::Seal,
         Tag::Snapshot,
-        Tag::Block,
+        Tag::Block3,
         Tag::End,
+        Tag::Batch,
+        Tag::Block,
     ];
 }
 

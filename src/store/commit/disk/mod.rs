@@ -10,7 +10,7 @@
 //!
 //! ```text
 //! DIR                      locked by the process that uses it (flock on the directory itself)
-//! DIR/threadkv.format      "threadkv 3", and the store's id, which seeds all checksums
+//! DIR/threadkv.format      "threadkv 4", the store's id, which seeds all checksums, and its first revision
 //! DIR/log-<N>              batches from number N on; N has 20 digits
 //! DIR/snapshot-<N>         all entries as they were just before batch N
 //! DIR/snapshot.new         a snapshot that is being written, or was when the process ended: never read
@@ -99,7 +99,7 @@ pub use directory::OpenError;
 
 use super::stall::{Stall, UnderWay};
 use super::{Completion, Deliver, Job, Reply};
-use crate::store::{Command, CommitError, Map, Problem};
+use crate::store::{Command, CommitError, Map, Problem, revision};
 use directory::Directory;
 use log::Log;
 use recovery::Recovered;
@@ -160,14 +160,16 @@ impl Disk {
         snapshot_after: u64,
         map: &Arc<Map>,
     ) -> Result<Disk, OpenError> {
-        let directory = Arc::new(Directory::open(path)?);
+        let least = revision::at_start();
+        let directory = Arc::new(Directory::open(path, least)?);
         let Recovered {
             entries,
+            counter,
             log,
             snapshot,
             snapshot_bytes,
-        } = recovery::recover(&directory, durability)?;
-        map.load(entries);
+        } = recovery::recover(&directory, durability, least)?;
+        map.load(entries, counter);
         let last = (snapshot, snapshot_bytes);
         let snapshotter = Snapshotter::start(&directory, map, snapshot_after, last)
             .map_err(|error| OpenError::Io("start a thread for", path.into(), error))?;

@@ -9,17 +9,19 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::Durability;
-use super::changes;
+use super::changes::{self, Form};
 use super::directory::{Directory, Files, OpenError};
 use super::frame::{self, Flaw, Frame, Tag};
 use super::log::{self as change_log, Log, WriteError};
 use super::snapshot;
-use crate::store::Expiry;
 use crate::store::index::{Entries, Loader};
+use crate::store::revision::Counter;
+use crate::store::{Expiry, Revision};
 
 /// The entries of a store, and the end of its log.
 pub(super) struct Recovered {
     pub(super) entries: Entries,
+    pub(super) counter: Counter,
     pub(super) log: Log,
     /// The number of the snapshot; 0 without one.
     pub(super) snapshot: u64,
@@ -27,27 +29,45 @@ pub(super) struct Recovered {
     pub(super) snapshot_bytes: u64,
 }
 
-/// Loads the store in a directory.
+/// Loads the store in a directory. From now on it gives no revision that is smaller than `least`, nor one that it has given.
 pub(super) fn recover(
     directory: &Arc<Directory>,
     durability: Durability,
+    least: Revision,
 ) -> Result<Recovered, OpenError> {
     let started = Instant::now();
     let found = directory
         .files()
         .map_err(|error| OpenError::Io("read", directory.path().into(), error))?;
     let snapshot = found.snapshots.last().copied();
-    let (mut loader, snapshot_bytes) = match (snapshot, found.logs.first()) {
-        (Some(number), _) => snapshot::read(directory, number)?,
+    // What version 3 wrote has none of its own.
+    let before = directory.revision().unwrap_or(least);
+    let snapshot::Loaded {
+        entries: mut loader,
+        revision,
+        bytes: snapshot_bytes,
+    } = match (snapshot, found.logs.first()) {
+        (Some(number), _) => snapshot::read(directory, number, before)?,
         (None, Some(first)) if *first > 0 => {
             let path = directory.snapshot(*first);
             return Err(OpenError::Damaged(path, "it is missing"));
         }
-        (None, _) => Default::default(),
+        (None, _) => snapshot::Loaded::default(),
     };
     let start = snapshot.unwrap_or(0);
-    let chain = Chain::read(directory, &found, start, &mut loader)?;
+    let mut read = State {
+        entries: &mut loader,
+        before,
+        last: before.max(revision),
+    };
+    let chain = Chain::read(directory, &found, start, &mut read)?;
+    let last = read.last;
     let entries = loader.finish();
+    if directory.revision().is_none() {
+        let path = || directory.path().to_owned();
+        let take_over = directory.take_over(before);
+        take_over.map_err(|error| OpenError::Io("write to", path(), error))?;
+    }
     let mut log = chain.settle(directory, durability)?;
     delete_leftovers(directory, start, &chain.leftovers);
     // From now on it shows if something in front of here gets lost.
@@ -67,10 +87,33 @@ pub(super) fn recover(
     );
     Ok(Recovered {
         entries,
+        counter: Counter { last, least },
         log,
         snapshot: start,
         snapshot_bytes,
     })
+}
+
+/// A store while its log is read.
+struct State<'a> {
+    entries: &'a mut Loader,
+    /// The revision of what version 3 wrote.
+    before: Revision,
+    /// The largest revision so far.
+    last: Revision,
+}
+
+impl State<'_> {
+    /// Carries out a batch. `None` if it is none.
+    fn apply(&mut self, tag: Tag, batch: &[u8]) -> Option<()> {
+        let form = match tag {
+            Tag::Batch3 => Form::Before(self.before),
+            _ => Form::Now,
+        };
+        let revision = changes::apply(batch, form, self.entries)?;
+        self.last = self.last.max(revision);
+        Some(())
+    }
 }
 
 /// The log files from the snapshot on. Each but the last names the next one.
@@ -101,7 +144,7 @@ impl Chain {
         directory: &Directory,
         found: &Files,
         start: u64,
-        loader: &mut Loader,
+        state: &mut State<'_>,
     ) -> Result<Chain, OpenError> {
         let (mut numbers, mut before) = (Vec::new(), 0);
         let mut number = start;
@@ -111,7 +154,7 @@ impl Chain {
                 return Err(OpenError::Damaged(path, "it is missing"));
             }
             numbers.push(number);
-            match read_file(&path, directory.id(), number, loader)? {
+            match read_file(&path, directory.id(), number, state)? {
                 Content::Sealed { next, length } => {
                     before += length;
                     number = next;
@@ -198,7 +241,7 @@ fn read_file(
     path: &PathBuf,
     id: u64,
     number: u64,
-    loader: &mut Loader,
+    state: &mut State<'_>,
 ) -> Result<Content, OpenError> {
     let io = |error: io::Error| OpenError::Io("read", path.clone(), error);
     let damaged = |how| Err(OpenError::Damaged(path.clone(), how));
@@ -216,12 +259,10 @@ fn read_file(
         };
         match (frame.head.tag, next) {
             (Tag::Log, None) if frame.head.number == number => next = Some(number),
-            (Tag::Batch, Some(batch)) if frame.head.number == batch => {
+            (tag @ (Tag::Batch | Tag::Batch3), Some(batch)) if frame.head.number == batch => {
                 frame::invert(&mut file[frame.body.clone()]);
                 let body = &file[frame.body.clone()];
-                let applied = body
-                    .get(8..)
-                    .and_then(|batch| changes::apply(batch, loader));
+                let applied = body.get(8..).and_then(|batch| state.apply(tag, batch));
                 if applied.is_none() {
                     return damaged("a batch in it makes no sense");
                 }
@@ -261,7 +302,7 @@ fn read_file(
 fn synced_behind(file: &[u8], at: usize, id: u64) -> u64 {
     let synced = frame::all_behind(file, at, id).map(|frame| match frame.head.tag {
         Tag::Seal => frame.head.number,
-        Tag::Batch => {
+        Tag::Batch | Tag::Batch3 => {
             let mut body = file[frame.body].to_vec();
             frame::invert(&mut body);
             body.first_chunk()

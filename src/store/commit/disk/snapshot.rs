@@ -1,7 +1,7 @@
 //! Snapshots: all entries as they were at one place in the log, in a file.
 //!
-//! A snapshot is a [`Tag::Snapshot`] frame, then blocks of entries in byte order of their keys, then a [`Tag::End`] with how many
-//! entries there are (8 bytes).
+//! A snapshot is a [`Tag::Snapshot`] frame with the revision of the state (8 bytes), then blocks of entries in byte order of their keys, then
+//! a [`Tag::End`] with how many entries there are (8 bytes). Version 3 wrote no revision in the first frame, and [`Tag::Block3`].
 
 use std::fs::{self, File};
 use std::io::{self, BufReader, Read, Write};
@@ -12,11 +12,11 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::changes;
+use super::changes::{self, Form};
 use super::directory::{Directory, OpenError};
 use super::frame::{self, FrameHead, HEAD, Tag};
-use crate::store::Entry;
 use crate::store::index::Loader;
+use crate::store::{Entry, Revision};
 
 /// About how many bytes a block has, give or take an entry: enough for one read to be worth it, and few enough for all cores to
 /// have something to do.
@@ -32,12 +32,12 @@ const PROGRESS: Duration = Duration::from_secs(2);
 /// its name. Where this fails, what was written is deleted.
 pub(super) fn write(
     directory: &Directory,
-    number: u64,
+    (number, revision): (u64, Revision),
     entries: impl Iterator<Item = Entry>,
 ) -> io::Result<u64> {
     let draft = directory.new_snapshot();
     let write = || {
-        let length = write_file(&draft, directory.id(), number, entries)?;
+        let length = write_file(&draft, directory.id(), (number, revision), entries)?;
         // A write that was cut short, or changed on its way, must show before what this replaces is deleted.
         if !is_whole(&draft, directory.id(), number)? {
             let how = "what was written is not what can be read";
@@ -55,13 +55,15 @@ pub(super) fn write(
 fn write_file(
     path: &Path,
     id: u64,
-    number: u64,
+    (number, revision): (u64, Revision),
     entries: impl Iterator<Item = Entry>,
 ) -> io::Result<u64> {
     let mut file = File::create(path)?;
     let (mut bytes, mut body) = (Vec::new(), Vec::new());
     let (mut written, mut synced, mut blocks, mut count) = (0, 0, 0, 0_u64);
-    frame::append(&mut bytes, 0, id, (Tag::Snapshot, number), |_| {});
+    frame::append(&mut bytes, 0, id, (Tag::Snapshot, number), |bytes| {
+        bytes.extend_from_slice(&revision.to_le_bytes());
+    });
     let mut entries = entries.fuse();
     loop {
         while body.len() < BLOCK_BYTES
@@ -130,20 +132,39 @@ fn is_whole(path: &Path, id: u64, number: u64) -> io::Result<bool> {
     }
 }
 
-/// Loads the snapshot with everything before that batch of the log; its blocks on as many threads as there are cores. Also returns
-/// its length.
-pub(super) fn read(directory: &Directory, number: u64) -> Result<(Loader, u64), OpenError> {
+/// A snapshot that has been loaded.
+#[derive(Default)]
+pub(super) struct Loaded {
+    pub(super) entries: Loader,
+    /// The revision of the state.
+    pub(super) revision: Revision,
+    /// How long the file is.
+    pub(super) bytes: u64,
+}
+
+/// Loads the snapshot with everything before that batch of the log; its blocks on as many threads as there are cores. `before` is the
+/// revision of what version 3 wrote.
+pub(super) fn read(
+    directory: &Directory,
+    number: u64,
+    before: Revision,
+) -> Result<Loaded, OpenError> {
     let path = directory.snapshot(number);
     let io = |error| OpenError::Io("read", path.clone(), error);
     let damaged = |how| OpenError::Damaged(path.clone(), how);
     let file = File::open(&path).map_err(io)?;
     let length = file.metadata().map_err(io)?.len();
-    let (blocks, end) = find_blocks(&file, length, directory.id(), number)
+    let Found {
+        revision,
+        blocks,
+        count: end,
+    } = find_blocks(&file, length, directory.id(), number)
         .map_err(io)?
         .ok_or_else(|| damaged("it does not match its checksums, or is of another store"))?;
     let read = Blocks {
         file,
         id: directory.id(),
+        before,
         blocks,
         next: AtomicUsize::new(0),
         stopped: AtomicBool::new(false),
@@ -157,21 +178,29 @@ pub(super) fn read(directory: &Directory, number: u64) -> Result<(Loader, u64), 
         return Err(damaged("it does not match its checksums"));
     }
     let blocks = parts.into_iter().map(|(_, entries)| entries);
-    Ok((Loader::from_blocks(blocks), length))
+    Ok(Loaded {
+        entries: Loader::from_blocks(blocks),
+        revision: revision.unwrap_or(before),
+        bytes: length,
+    })
 }
 
 /// Where blocks begin, and their heads.
 type Places = Vec<(u64, FrameHead)>;
 
-/// Where the blocks of a snapshot are, and how many entries it says it has; `None` if it is damaged.
-fn find_blocks(
-    file: &File,
-    length: u64,
-    id: u64,
-    number: u64,
-) -> io::Result<Option<(Places, u64)>> {
+/// What a snapshot says about itself.
+struct Found {
+    /// Version 3 wrote none.
+    revision: Option<Revision>,
+    blocks: Places,
+    /// How many entries there are.
+    count: u64,
+}
+
+/// Where the blocks of a snapshot are; `None` if it is damaged.
+fn find_blocks(file: &File, length: u64, id: u64, number: u64) -> io::Result<Option<Found>> {
     let (mut blocks, mut at) = (Vec::new(), 0);
-    let mut begun = false;
+    let mut begun = None;
     loop {
         let start = frame::head_at(at);
         if start + HEAD as u64 > length {
@@ -186,13 +215,30 @@ fn find_blocks(
         if at > length {
             return Ok(None);
         }
-        match head.tag {
-            Tag::Snapshot if !begun && head.number == number => begun = true,
-            Tag::Block if begun && head.number == blocks.len() as u64 => blocks.push((start, head)),
-            Tag::End if begun && head.number == blocks.len() as u64 && at == length => {
+        match (head.tag, begun) {
+            (Tag::Snapshot, None) if head.number == number => {
+                let Some(body) = read_body(file, id, start, &head)? else {
+                    return Ok(None);
+                };
+                begun = Some(match &body[..] {
+                    [] => None,
+                    body => Some(match body.try_into() {
+                        Ok(revision) => u64::from_le_bytes(revision),
+                        Err(_) => return Ok(None),
+                    }),
+                });
+            }
+            (Tag::Block | Tag::Block3, Some(_)) if head.number == blocks.len() as u64 => {
+                blocks.push((start, head));
+            }
+            (Tag::End, Some(revision)) if head.number == blocks.len() as u64 && at == length => {
                 let count = read_body(file, id, start, &head)?;
                 let count = count.and_then(|body| Some(u64::from_le_bytes(body.try_into().ok()?)));
-                return Ok(count.map(|count| (blocks, count)));
+                return Ok(count.map(|count| Found {
+                    revision,
+                    blocks,
+                    count,
+                }));
             }
             _ => return Ok(None),
         }
@@ -215,6 +261,8 @@ fn read_body(file: &File, id: u64, start: u64, head: &FrameHead) -> io::Result<O
 struct Blocks {
     file: File,
     id: u64,
+    /// The revision of what version 3 wrote.
+    before: Revision,
     /// Where they are.
     blocks: Places,
     /// Which one is to be read next.
@@ -258,7 +306,11 @@ impl Blocks {
                 break;
             };
             let body = read_body(&self.file, self.id, *start, head);
-            let entries = body.map(|body| changes::read_entries(&body?));
+            let form = match head.tag {
+                Tag::Block3 => Form::Before(self.before),
+                _ => Form::Now,
+            };
+            let entries = body.map(|body| changes::read_entries(&body?, form));
             match entries {
                 Ok(Some(entries)) => parts.push((block, entries)),
                 Ok(None) => self.stopped.store(true, Ordering::Relaxed),

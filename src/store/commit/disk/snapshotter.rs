@@ -65,7 +65,7 @@ impl Snapshotter {
         let place = Arc::clone(directory);
         let work = move || {
             for Task { number, entries } in orders {
-                let written = snapshot::write(&place, number, entries);
+                let written = snapshot::write(&place, (number, entries.revision()), entries);
                 if written.is_ok()
                     && let Err(error) = recovery::delete_before(&place, number)
                 {

@@ -11,8 +11,8 @@ use super::log::WriteError;
 use super::{Disk, DiskState, Durability};
 use crate::store::commit::stall::UnderWay;
 use crate::store::commit::{Completion, Deliver, Job, Reply};
-use crate::store::keyspace::Keyspace;
-use crate::store::{Command, CommitError, Entry, Expiry, Map, Outcome};
+use crate::store::keyspace::Changes;
+use crate::store::{Command, CommitError, Committed, Expiry, Map};
 
 /// A batch with so many operations takes no further command. Usually that is more than there are clients. Readers wait while a batch is
 /// applied: a few milliseconds at this size.
@@ -33,6 +33,9 @@ const RECLAIM: Duration = Duration::from_secs(2);
 
 /// How often a refusing disk is probed while no client writes.
 const PROBE: Duration = Duration::from_secs(1);
+
+/// What came of the commands of a batch.
+type Results = Vec<Result<Committed, CommitError>>;
 
 /// The state of the journal thread.
 pub(super) struct Writer {
@@ -137,31 +140,20 @@ impl Writer {
         if self.has_failed() {
             return Ok(waiting.into_iter().map(Reply::refused).collect());
         }
-        let (now, limit) = (Expiry::now(), self.map.budget().data_limit());
-        let (mut results, changes) = self.map.stage(|staged| {
-            let results = commands.iter().map(|command| {
-                command.check_room(staged, command.grows_at_most(), limit)?;
-                Ok(command.execute(staged, now))
-            });
-            results.collect::<Vec<Result<Outcome, CommitError>>>()
-        });
+        let (mut results, changes) = self.decide(commands);
         let durable = commands.iter().any(|it| !matches!(it, Command::Sweep));
         let removes = changes.cleared || changes.entries.iter().any(|it| it.entry().is_none());
         self.under_way.begin(waiting);
-        let map = Arc::clone(&self.map);
-        let mut late = Vec::new();
         let written = if changes.is_empty() {
             Ok(())
         } else {
-            self.note(|disk| {
-                disk.log.append(&changes, durable)?;
-                late = map.apply(changes);
-                Ok(())
+            let appended = self.note(|disk| disk.log.append(&changes, durable));
+            appended.map(|()| {
+                if let Err(late) = self.map.apply(changes) {
+                    self.decide_again(late, commands, &mut results);
+                }
             })
         };
-        if !late.is_empty() {
-            self.undo_touches(&late, commands, &mut results);
-        }
         let waiting = self.under_way.end();
         let result = match written {
             Ok(()) => Ok(()),
@@ -182,42 +174,47 @@ impl Writer {
         Ok(waiting.into_iter().zip(results).map(reply).collect())
     }
 
-    /// Corrects what came of touches that were too late, see [`crate::store::keyspace::Changes::touched`].
+    /// Carries commands out on a staged copy.
+    fn decide(&self, commands: &[Command]) -> (Results, Changes) {
+        let (now, limit) = (Expiry::now(), self.map.budget().data_limit());
+        self.map.stage(|staged| {
+            let results = commands.iter().map(|command| {
+                command.check_room(staged, command.grows_at_most(), limit)?;
+                Ok(command.execute(staged, now))
+            });
+            results.collect()
+        })
+    }
+
+    /// Decides a batch again, of which something has expired while it was written, see [`Changes::relied`].
     ///
-    /// The map has not changed by them, but the log has: it gives these keys a new deadline, and the next start would bring them
-    /// back. So they are removed, and that is as durable as any write before somebody is told that they were not found. If the disk
-    /// does not take it, a sweep removes them later, and the error says that a restart may bring them back. A crash in between
-    /// may bring them back as well. Nobody has been told anything about the touch then.
-    fn undo_touches(
-        &mut self,
-        late: &[Entry],
-        commands: &[Command],
-        results: &mut [Result<Outcome, CommitError>],
-    ) {
-        let now = Expiry::now();
-        let ((), removals) = self.map.stage(|staged| {
-            for key in late.iter().map(Entry::key) {
-                // The batch may have put it again.
-                if staged.get(key).is_some_and(|entry| !entry.is_live(now)) {
-                    staged.remove(key);
-                }
-            }
-        });
-        let map = Arc::clone(&self.map);
-        let removed = self.note(|disk| {
-            if !removals.is_empty() {
-                disk.log.append(&removals, true)?;
-                map.apply(removals);
-            }
-            Ok(())
-        });
-        let mut keys = late.iter().map(|entry| entry.key().to_owned()).collect();
-        for (command, result) in commands.iter().zip(results) {
-            if let Ok(outcome) = result
-                && command.touch_nothing(&mut keys, outcome)
-                && removed.is_err()
+    /// The map has not changed, but the log has: the changes are in it, and the next start would carry them out. So a second batch follows,
+    /// which turns what the first one has made into what is decided now, and is as durable as any write before somebody gets
+    /// an answer. If the disk does not take it, what is in the log must happen, or later batches would not fit. Those whose results are
+    /// not the same either way are told that it is not known.
+    fn decide_again(&mut self, mut late: Changes, commands: &[Command], results: &mut Results) {
+        loop {
+            let (again, mut changes) = self.decide(commands);
+            // All that a clear has removed may have expired: then there is nothing to clear any more, and it does no harm.
+            changes.cleared |= late.cleared;
+            let correction = self.map.correct(&late, &changes);
+            if self
+                .note(|disk| disk.log.append(&correction, true))
+                .is_err()
             {
-                *result = Err(CommitError::DiskFailed);
+                for (result, again) in results.iter_mut().zip(again) {
+                    let outcome =
+                        |it: &Result<Committed, CommitError>| it.clone().map(|it| it.outcome);
+                    if outcome(result) != outcome(&again) {
+                        *result = Err(CommitError::DiskFailed);
+                    }
+                }
+                return self.map.apply_anyway(late);
+            }
+            *results = again;
+            match self.map.apply(changes) {
+                Ok(()) => return,
+                Err(changes) => late = changes,
             }
         }
     }

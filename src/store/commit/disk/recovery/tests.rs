@@ -19,8 +19,13 @@ impl Scratch {
     }
 
     fn start(&self, durability: Durability) -> Result<Recovered, OpenError> {
-        let directory = Arc::new(Directory::open(&self.0)?);
-        recover(&directory, durability)
+        self.start_at(durability, 1000)
+    }
+
+    /// A start at that time.
+    fn start_at(&self, durability: Durability, clock: Revision) -> Result<Recovered, OpenError> {
+        let directory = Arc::new(Directory::open(&self.0, clock)?);
+        recover(&directory, durability, clock)
     }
 
     /// The number of keys that a start finds.
@@ -125,7 +130,7 @@ fn any_flipped_bit_of_the_last_two_batches_is_damage() {
 const HEADER: u64 = change_log::HEADER;
 
 fn scratch_id(scratch: &Scratch) -> u64 {
-    Directory::open(&scratch.0).unwrap().id()
+    Directory::open(&scratch.0, 1000).unwrap().id()
 }
 
 #[test]
@@ -155,7 +160,7 @@ fn a_file_that_was_begun_and_not_named_by_a_seal_is_begun_again() {
     let (_, bytes) = with_last_batch(&scratch, Durability::Sync, "v");
     for length in [0, 20, 35] {
         {
-            let directory = Directory::open(&scratch.0).unwrap();
+            let directory = Directory::open(&scratch.0, 1000).unwrap();
             drop(change_log::create(&directory, 3).unwrap());
         }
         let header = fs::read(scratch.file(3)).unwrap();
@@ -165,7 +170,7 @@ fn a_file_that_was_begun_and_not_named_by_a_seal_is_begun_again() {
         assert_eq!(scratch.keys(), 3, "{length}");
     }
     // If there had been more in front of it, that would be missing now.
-    drop(change_log::create(&Directory::open(&scratch.0).unwrap(), 5).unwrap());
+    drop(change_log::create(&Directory::open(&scratch.0, 1000).unwrap(), 5).unwrap());
     fs::write(scratch.file(0), &bytes).unwrap();
     fs::remove_file(scratch.file(3)).unwrap();
     assert!(scratch.refusal().contains("its end is missing"));
