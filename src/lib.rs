@@ -50,6 +50,7 @@
 //! **A durable PUT** goes the same way up to the store, and then:
 //!
 //! 1. `store/command.rs`: what may be done, and `store/entry.rs`: a key and its value in one block, made by the worker before any lock.
+//!    `store/revision.rs`: the number that each commit has, and the condition that a write may name.
 //! 2. `store/commit/mod.rs`: the command goes to a committer, with a closure that will answer. *Who waits for the disk?* No worker: it
 //!    goes on with the next request.
 //! 3. `store/commit/disk/mod.rs`: the files, the protocol, and what a start finds after a crash at any point.

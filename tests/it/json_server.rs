@@ -109,7 +109,7 @@ fn status_tells_what_the_server_is_and_has_done() {
             data,
             json!({
                 "cluster": {"status": "leader", "nodes": 1},
-                "storage": {"size": 1, "memory": 6, "used": 88, "limit": limit},
+                "storage": {"size": 1, "memory": 6, "used": 96, "limit": limit},
                 "node": node,
                 "version": env!("CARGO_PKG_VERSION"),
                 "uptime": null,

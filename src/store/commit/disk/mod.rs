@@ -62,13 +62,31 @@
 //! ends; until here it has changed nothing. Then it cuts off a torn end, syncs all log files and the directory, deletes
 //! leftovers, and begins a log file. *Ended anywhere:* each of these steps can be done again.
 //!
+//! # Revisions
+//!
+//! Each commit that changes something has a revision, larger than all before it ([`crate::store::Revision`]). A batch says which one its last
+//! commit has, a snapshot which one the state has, and both which one each entry has. So the largest that was ever given is known at
+//! each start, also where all keys are gone. The next one is larger than that, and at least the microseconds since 1970. The
+//! second part is for what the files cannot tell: a directory that was replaced by an older copy, or batches that were answered and lost
+//! (`os` in a power cut, `none` in a crash) must not give a number again that somebody still holds.
+//!
+//! `threadkv.format` has the first revision of the store, which is that of the state as long as nothing has been written.
+//!
+//! **A directory of version 3** has no revisions. A start reads it whole, and only then replaces `threadkv.format`, as the first start
+//! writes it: from now on this version counts, and all that has no revision of its own has the one in there. Frames of version 3 have
+//! tags of their own, so they stay until a snapshot replaces them. *Ended before the rename:* it is a directory of version 3 still, and
+//! nobody has seen a revision. *Ended behind it:* the start goes on as any other.
+//!
 //! # Deadlines
 //!
 //! A batch is decided at one time T and applied later, at A. A key whose deadline D lies between them was there at T, and readers see it
-//! gone from D on. So a touch of it comes too late: applying it would bring the key back. At A, under the write lock, the touch is dropped
-//! and its outcome becomes "not found". The log has the touch already, so a second batch that removes the key follows, as durable as
-//! the first one, before the answer.
-//! *Killed between the two batches:* the next start carries out the touch, as it may do with any write that was not answered.
+//! gone from D on. So whatever was decided on it comes too late: a touch would bring the key back, and a condition would have found what was
+//! gone. At A, under the write lock, this is noticed, and nothing is applied. The whole batch is decided again. The log has the first
+//! decision already, so a second batch follows, which turns that into the second one, as durable as the first one, before the
+//! answer.
+//! *Killed between the two batches:* the next start carries out the first one, as it may do with any writes that were not answered.
+//! If the disk does not take the second batch, the first one happens, but for touches of what is gone; those whose answers would not
+//! be the same are told that it is not known.
 //!
 //! # Errors
 //!

@@ -175,3 +175,172 @@ fn a_file_that_was_begun_and_not_named_by_a_seal_is_begun_again() {
     fs::remove_file(scratch.file(3)).unwrap();
     assert!(scratch.refusal().contains("its end is missing"));
 }
+
+/// Writes batches that each put a key, and deletes it again if there is no value.
+fn commit(log: &mut Log, revision: Revision, key: &str, value: Option<&str>) {
+    let entry = Entry::of(key, value.unwrap_or_default()).at(revision);
+    let change = match value {
+        Some(_) => Change::Set(entry),
+        None => Change::Removed(entry),
+    };
+    let changes = Changes {
+        entries: [change].into(),
+        revision,
+        ..Changes::default()
+    };
+    log.append(&changes, true).unwrap();
+}
+
+#[test]
+fn revisions_grow_whatever_is_left_and_whatever_the_clock_says() {
+    let scratch = Scratch::new();
+    let at = |clock| scratch.start_at(Durability::Sync, clock).unwrap();
+    let counter = |last, least| Counter { last, least };
+    // Nothing has been written yet.
+    assert_eq!(at(1000).counter, counter(1000, 1000));
+    assert_eq!(at(500).counter, counter(1000, 500));
+    let mut recovered = at(2000);
+    assert_eq!(recovered.counter.next(), 2000);
+    commit(&mut recovered.log, 2000, "a", Some("1"));
+    commit(&mut recovered.log, 2005, "b", Some("1"));
+    commit(&mut recovered.log, 2006, "b", None);
+    drop(recovered);
+    // The last one has left no entry.
+    let recovered = at(100);
+    assert_eq!(recovered.counter, counter(2006, 100));
+    let a = recovered.entries.get("a").unwrap();
+    assert_eq!((a.revision(), recovered.entries.get("b")), (2000, None));
+    drop(recovered);
+
+    let directory = Directory::open(&scratch.0, 100).unwrap();
+    let kept = [Entry::of("a", "1").at(2000)];
+    snapshot::write(&directory, (3, 2006), kept.into_iter()).unwrap();
+    delete_before(&directory, 3).unwrap();
+    drop(directory);
+    let recovered = at(100);
+    assert_eq!(recovered.counter, counter(2006, 100));
+    assert_eq!(recovered.entries.get("a").unwrap().revision(), 2000);
+    assert_eq!(recovered.counter.next(), 2007);
+    drop(recovered);
+    assert_eq!(at(9000).counter.next(), 9000);
+}
+
+#[test]
+fn a_format_that_was_changed_is_damaged() {
+    let scratch = Scratch::new();
+    drop(scratch.start(Durability::Sync).unwrap());
+    let path = scratch.0.join("threadkv.format");
+    let whole = fs::read(&path).unwrap();
+    let damage = (0..whole.len()).flat_map(|at| (0..8).map(move |bit| (at, bit)));
+    for (at, bit) in damage {
+        let mut flipped = whole.clone();
+        flipped[at] ^= 1 << bit;
+        fs::write(&path, &flipped).unwrap();
+        scratch.refusal();
+        assert!(fs::read(&path).unwrap() == flipped);
+    }
+    fs::write(&path, &whole[..whole.len() - 1]).unwrap();
+    scratch.refusal();
+}
+
+/// The id of the store that [`write_version_3`] writes.
+const OLD_ID: u64 = 0x0123_4567_89ab_cdef;
+
+/// A directory as version 3 left it: a snapshot, a log file with a seal, and one without.
+fn write_version_3(scratch: &Scratch) {
+    let entry = |key: &[u8], value: &[u8], expiry: Option<u64>| {
+        let flags = 1 | if expiry.is_some() { 4 } else { 0 };
+        let mut bytes = vec![flags];
+        bytes.extend_from_slice(&(key.len() as u16).to_le_bytes());
+        bytes.extend_from_slice(key);
+        bytes.extend(expiry.into_iter().flat_map(u64::to_le_bytes));
+        bytes.extend_from_slice(&(value.len() as u32).to_le_bytes());
+        bytes.extend_from_slice(value);
+        bytes
+    };
+    let write = |name: &str, frames: &[(Tag, u64, Vec<u8>)]| {
+        let mut file = Vec::new();
+        for (tag, number, body) in frames {
+            frame::append(&mut file, 0, OLD_ID, (*tag, *number), |bytes| {
+                bytes.extend_from_slice(body);
+            });
+        }
+        fs::write(scratch.0.join(name), file).unwrap();
+    };
+    let batch = |changes: &[Vec<u8>]| {
+        let mut body = vec![0; 8 + 1];
+        changes.iter().for_each(|it| body.extend_from_slice(it));
+        body
+    };
+    fs::create_dir(&scratch.0).unwrap();
+    let format = format!("threadkv 3\nid {OLD_ID:016x}\n");
+    fs::write(scratch.0.join("threadkv.format"), format).unwrap();
+    let block = [entry(b"a", b"1", None), entry(b"b", b"2", Some(9))].concat();
+    write(
+        "snapshot-00000000000000000005",
+        &[
+            (Tag::Snapshot, 5, vec![]),
+            (Tag::Block3, 0, block),
+            (Tag::End, 1, 2_u64.to_le_bytes().into()),
+        ],
+    );
+    let touched = [&[2 | 4, 1, 0, b'a'][..], &u64::MAX.to_le_bytes()].concat();
+    write(
+        "log-00000000000000000005",
+        &[
+            (Tag::Log, 5, vec![]),
+            (Tag::Batch3, 5, batch(&[entry(b"c", b"3", None), touched])),
+            (Tag::Seal, 6, vec![]),
+        ],
+    );
+    write(
+        "log-00000000000000000006",
+        &[
+            (Tag::Log, 6, vec![]),
+            (Tag::Batch3, 6, batch(&[vec![0, 1, 0, b'b']])),
+        ],
+    );
+}
+
+#[test]
+fn a_directory_of_version_3_is_taken_over_and_keeps_the_revision_it_got() {
+    let scratch = Scratch::new();
+    write_version_3(&scratch);
+    let check = |clock, last, keys: &[(&str, Revision)]| {
+        let recovered = scratch.start_at(Durability::Sync, clock).unwrap();
+        let entries = recovered.entries.from(std::ops::Bound::Unbounded);
+        let found: Vec<_> = entries.map(|it| (it.key(), it.revision())).collect();
+        assert_eq!(found, keys);
+        assert_eq!(recovered.counter, Counter { last, least: clock });
+        assert_eq!(
+            recovered.entries.get("a").unwrap().expiry,
+            Some(Expiry::at_millis(u64::MAX))
+        );
+        recovered.log
+    };
+    let mut log = check(5000, 5000, &[("a", 5000), ("c", 5000)]);
+    // Frames of both versions follow each other.
+    commit(&mut log, 5001, "c", Some("4"));
+    drop(log);
+    let log = check(4000, 5001, &[("a", 5000), ("c", 5001)]);
+    drop(log);
+    let format = fs::read_to_string(scratch.0.join("threadkv.format")).unwrap();
+    assert!(
+        format.contains("threadkv 4\nid 0123456789abcdef\nrevision 5000\n"),
+        "{format}"
+    );
+}
+
+#[test]
+fn a_damaged_directory_of_version_3_is_left_as_it_is() {
+    let scratch = Scratch::new();
+    write_version_3(&scratch);
+    let path = scratch.file(5);
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[80] ^= 1;
+    fs::write(&path, bytes).unwrap();
+    assert!(scratch.refusal().contains("is damaged"));
+    let format = fs::read_to_string(scratch.0.join("threadkv.format")).unwrap();
+    assert!(format.starts_with("threadkv 3\n"));
+    assert!(!scratch.0.join("threadkv.format.new").exists());
+}
