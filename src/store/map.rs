@@ -3,6 +3,8 @@
 //! Under the lock only pointers and numbers move: a read clones a pointer, a write swaps one. Text is formatted, and big things are
 //! freed, after the lock was given back.
 
+mod locked;
+
 use std::mem;
 use std::ops::Bound;
 use std::sync::{Arc, Mutex};
@@ -14,10 +16,11 @@ use crate::budget::Budget;
 use super::entry::Record;
 use super::frozen::View;
 use super::index::Entries;
-use super::keyspace::{Change, Changes, Keyspace, Staged};
+use super::keyspace::{Change, Changes, Staged};
 use super::removed::Removed;
 use super::revision::Counter;
 use super::{Command, CommitError, Committed, Entry, Expiry, Key, Revision};
+use locked::Locked;
 
 /// How many keys are looked at under one taking of the lock, where there may be many: some tens of microseconds.
 const STEP: usize = 256;
@@ -263,7 +266,9 @@ impl Map {
     }
 
     /// What turns the map with these changes into the map with others that were decided in their place.
-    pub(super) fn correct(&self, made: &Changes, wanted: &Changes) -> Changes {
+    pub(super) fn correct(&self, made: &Changes, wanted: &mut Changes) -> Changes {
+        // All that a clear has removed may have expired. Then there is nothing left to clear, and clearing does no harm.
+        wanted.cleared |= made.cleared;
         let contents = self.read();
         let mut entries = wanted.entries.clone();
         for change in &made.entries {
@@ -371,64 +376,6 @@ pub(super) struct Page {
     pub(super) entries: Vec<Entry>,
     /// The last one that was looked at, if there may be more behind it.
     pub(super) next: Option<Entry>,
-}
-
-/// The entries under their lock, for a command that takes effect at once.
-struct Locked<'a> {
-    contents: RwLockWriteGuard<'a, Contents>,
-    removed: Removed,
-    budget: &'a Budget,
-}
-
-impl Keyspace for Locked<'_> {
-    fn get(&self, key: &str) -> Option<&Entry> {
-        self.contents.entries.get(key)
-    }
-
-    fn set(&mut self, entry: Entry) {
-        self.removed
-            .some
-            .extend(self.contents.set(entry, self.budget));
-    }
-
-    fn touch(&mut self, entry: Entry) {
-        self.set(entry);
-    }
-
-    fn remove(&mut self, key: &str) {
-        self.removed
-            .some
-            .extend(self.contents.remove(key, self.budget));
-    }
-
-    fn clear(&mut self) {
-        self.removed.all = Some(self.contents.clear(self.budget));
-    }
-
-    fn footprint(&self) -> u64 {
-        self.contents.entries.footprint()
-    }
-
-    fn expired(&self, most: usize, now: Expiry) -> Vec<Entry> {
-        let expired = self.contents.entries.expired(now);
-        expired.take(most).cloned().collect()
-    }
-
-    fn has_live(&self, now: Expiry) -> bool {
-        self.contents.entries.count_live(now, usize::MAX) > Some(0)
-    }
-
-    fn live_with(&self, prefix: &str, now: Expiry) -> Vec<Entry> {
-        let found = self.contents.entries.with_prefix(prefix);
-        found.filter(|it| it.is_live(now)).cloned().collect()
-    }
-
-    fn counter(&mut self) -> &mut Counter {
-        &mut self.contents.counter
-    }
-
-    /// It takes effect at the time at which it is decided.
-    fn rely_on(&mut self, _: &str) {}
 }
 
 #[cfg(test)]

@@ -227,3 +227,6 @@ impl Store {
         self.committer.close()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -218,7 +218,7 @@ fn a_correction_makes_of_one_decision_the_other() {
     let map = Map::unlimited();
     let late = decided_in_time(&map);
     // What both have come to on disk is what the second one alone comes to in memory.
-    let ((), wanted) = map.stage(|staged| {
+    let ((), mut wanted) = map.stage(|staged| {
         for operation in [
             Operation::Put(Entry::of("other", "3")),
             Operation::Touch {
@@ -229,7 +229,7 @@ fn a_correction_makes_of_one_decision_the_other() {
             Command::from(operation).execute(staged, Expiry::now());
         }
     });
-    let correction = map.correct(&late, &wanted);
+    let correction = map.correct(&late, &mut wanted);
     assert!(correction.revision >= late.revision);
     let disk = Map::unlimited();
     decided_in_time(&disk);

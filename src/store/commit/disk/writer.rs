@@ -195,9 +195,7 @@ impl Writer {
     fn decide_again(&mut self, mut late: Changes, commands: &[Command], results: &mut Results) {
         loop {
             let (again, mut changes) = self.decide(commands);
-            // All that a clear has removed may have expired: then there is nothing to clear any more, and it does no harm.
-            changes.cleared |= late.cleared;
-            let correction = self.map.correct(&late, &changes);
+            let correction = self.map.correct(&late, &mut changes);
             if self
                 .note(|disk| disk.log.append(&correction, true))
                 .is_err()

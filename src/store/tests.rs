@@ -1,0 +1,393 @@
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+use std::{fs, process, thread};
+
+use arbtest::arbitrary::{Result, Unstructured};
+use arbtest::arbtest;
+use crossbeam_channel::bounded;
+
+use super::*;
+
+fn key(text: &str) -> Key {
+    Key::try_from(text.as_bytes()).unwrap()
+}
+
+fn commit(store: &Store, command: impl Into<Command>) -> Committed {
+    let (done, result) = bounded(1);
+    store.submit(command.into(), move |it| done.send(it).unwrap());
+    result.recv().unwrap().unwrap()
+}
+
+fn unlimited() -> Arc<Budget> {
+    Arc::new(Budget::new(u64::MAX))
+}
+
+/// A working directory for one test, removed at the end.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new() -> Scratch {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let name = format!("threadkv-store-{}-{number}", process::id());
+        Scratch(std::env::temp_dir().join(name))
+    }
+
+    fn open(&self, durability: Durability) -> Store {
+        let deliver = |replies: Vec<Reply>| replies.into_iter().for_each(Reply::deliver);
+        Store::open(&self.0, durability, 1 << 14, unlimited(), deliver).unwrap()
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0); // in vain at worst
+    }
+}
+
+/// Only if the key has that revision; 0: only if it is not there.
+fn if_revision(revision: Revision) -> When {
+    let mut condition = Condition::default();
+    match revision {
+        0 => condition.if_none_match = Some(Revisions::Any),
+        _ => condition.if_match = Some(Revisions::Listed(vec![revision])),
+    }
+    condition.when()
+}
+
+/// Adds one to the number under a key, and tries again until nobody was quicker.
+fn increment(store: &Store, name: &str) {
+    loop {
+        let entry = store.get(&key(name));
+        let (seen, number) = entry.as_ref().map_or((0, 0), |entry| {
+            (entry.revision(), entry.value().parse::<u64>().unwrap())
+        });
+        let put = Operation::Put(Entry::of(name, &(number + 1).to_string()));
+        let committed = commit(store, Command::One(put, if_revision(seen)));
+        match committed.outcome {
+            Outcome::Done => {
+                assert!(committed.revision > seen);
+                return;
+            }
+            Outcome::ConditionFailed(unmet) => {
+                assert_ne!(unmet[0].revision, Some(seen));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+const THREADS: usize = 64;
+const EACH: usize = 20;
+
+fn increment_together(store: &Store) {
+    thread::scope(|scope| {
+        for _ in 0..THREADS {
+            scope.spawn(|| (0..EACH).for_each(|_| increment(store, "counter")));
+        }
+    });
+}
+
+#[test]
+fn many_who_increment_one_key_lose_nothing_in_memory() {
+    let store = Store::in_memory(unlimited()).unwrap();
+    increment_together(&store);
+    let counter = store.get(&key("counter")).unwrap();
+    assert_eq!(counter.value(), (THREADS * EACH).to_string());
+    assert_eq!(store.revision(), counter.revision());
+}
+
+#[test]
+fn many_who_increment_one_key_lose_nothing_on_disk_through_restarts() {
+    for durability in [Durability::Sync, Durability::Os, Durability::None] {
+        let scratch = Scratch::new();
+        let mut last = 0;
+        for round in 1..=3 {
+            let store = scratch.open(durability);
+            assert!(store.revision() >= last);
+            increment_together(&store);
+            let counter = store.get(&key("counter")).unwrap();
+            assert_eq!(counter.value(), (round * THREADS * EACH).to_string());
+            assert!(counter.revision() > last);
+            last = commit(&store, Command::Clear).revision;
+            assert!(last > counter.revision());
+            // It is there again, with another revision.
+            let put = Operation::Put(counter);
+            last = commit(&store, Command::One(put, if_revision(0))).revision;
+            store.close().unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_listing_skips_what_it_is_told_to() {
+    let store = Store::in_memory(unlimited()).unwrap();
+    for group in ["a/", "b/", "c/"].map(|it| it.replace('/', ":")) {
+        for n in 0..1000 {
+            let put = Operation::Put(Entry::of(&format!("{group}{n:03}"), "v"));
+            commit(&store, put);
+        }
+    }
+    commit(&store, Operation::Put(Entry::of("b", "v")));
+    let put = commit(&store, Operation::Put(Entry::of("b:", "v")));
+    let mut listing = store.list(String::new(), None);
+    assert_eq!(listing.revision(), put.revision);
+    let mut found = Vec::new();
+    while let Some(entry) = listing.next() {
+        found.push(entry.key().to_owned());
+        if let Some((group, _)) = entry.key().split_once(':') {
+            Listing::skip(&mut listing, &format!("{group}:"));
+            // It does not go back.
+            Listing::skip(&mut listing, "a");
+        }
+    }
+    assert_eq!(found, ["a:000", "b", "b:", "c:000"]);
+    assert_eq!(store.count("b:"), 1001);
+    assert_eq!(store.count(""), 3002);
+
+    let mut listing = store.list("b".into(), None);
+    Listing::skip(&mut listing, "a");
+    assert_eq!(listing.next().unwrap().key(), "b");
+    Listing::skip(&mut listing, "z");
+    assert!(listing.next().is_none());
+}
+
+/// Few, so that commands meet.
+const KEYS: &[&str] = &["a", "a:b", "a:c", "d"];
+
+/// Far ahead, so that nothing expires but by the time that commands are given.
+const BEGIN: u64 = 1 << 50;
+
+fn some<T>(
+    u: &mut Unstructured<'_>,
+    one: impl Fn(&mut Unstructured<'_>) -> Result<T>,
+) -> Result<Vec<T>> {
+    (0..u.int_in_range(0..=4)?).map(|_| one(u)).collect()
+}
+
+fn revisions(u: &mut Unstructured<'_>) -> Result<Option<Revisions>> {
+    Ok(match u.int_in_range(0..=3)? {
+        0 => Some(Revisions::Any),
+        1 => Some(Revisions::Listed(some(u, |u| u.int_in_range(0..=40))?)),
+        _ => None,
+    })
+}
+
+fn operation(u: &mut Unstructured<'_>) -> Result<(Operation, When)> {
+    let name = *u.choose(KEYS)?;
+    let millis = u.int_in_range(0..=20)?;
+    let expiry = u.ratio(1, 2)?.then(|| Expiry::at_millis(BEGIN + millis));
+    let key = key(name);
+    let operation = match u.int_in_range(0..=5)? {
+        0 => Operation::Delete { key },
+        1 | 2 => Operation::Touch { key, expiry },
+        3 => Operation::Check { key },
+        _ => Operation::Put(Entry::of(name, u.choose(&["1", "2"])?).with_expiry(expiry)),
+    };
+    let condition = Condition {
+        if_match: revisions(u)?,
+        if_none_match: revisions(u)?,
+    };
+    Ok((operation, condition.when()))
+}
+
+fn command(u: &mut Unstructured<'_>) -> Result<Command> {
+    Ok(match u.int_in_range(0..=9)? {
+        0 => Command::Clear,
+        1 => Command::DeletePrefix((*u.choose(&["a", "a:", "d", ""])?).into()),
+        2 => Command::Sweep,
+        3..=5 => Command::Bulk(some(u, operation)?),
+        _ => {
+            let (operation, when) = operation(u)?;
+            Command::One(operation, when)
+        }
+    })
+}
+
+/// All entries by key, with value, expiry and revision.
+type State = BTreeMap<String, (String, Option<Expiry>, Revision)>;
+
+fn state(map: &Arc<Map>) -> State {
+    let all = frozen::Frozen::of(map);
+    let fields = |it: &Entry| (it.value().to_owned(), it.expiry, it.revision());
+    all.map(|it| (it.key().to_owned(), fields(&it))).collect()
+}
+
+/// What commands do to a plain map. `None` where it was not one of the keys that are live.
+struct Model {
+    state: State,
+    revision: Revision,
+}
+
+impl Model {
+    fn live(&self, key: &str, now: Expiry) -> Option<Revision> {
+        let (_, expiry, revision) = self.state.get(key)?;
+        expiry.is_none_or(|it| it > now).then_some(*revision)
+    }
+
+    fn holds(&self, operation: &Operation, when: &When, now: Expiry) -> bool {
+        let Some(condition) = when else {
+            return true;
+        };
+        let found = self.live(name(operation), now);
+        let one_of = |revisions: &Revisions| match revisions {
+            Revisions::Any => found.is_some(),
+            Revisions::Listed(listed) => found.is_some_and(|it| listed.contains(&it)),
+        };
+        condition.if_match.as_ref().is_none_or(one_of)
+            && !condition.if_none_match.as_ref().is_some_and(one_of)
+    }
+
+    /// Whether the operation changes something.
+    fn operate(&mut self, operation: &Operation, now: Expiry) -> bool {
+        let (next, live) = (self.revision + 1, self.live(name(operation), now));
+        match operation {
+            Operation::Put(entry) => {
+                let new = (entry.value().to_owned(), entry.expiry, next);
+                self.state.insert(entry.key().to_owned(), new);
+                true
+            }
+            Operation::Delete { key } => {
+                self.state.remove(key.as_str());
+                live.is_some()
+            }
+            Operation::Touch { key, expiry } => {
+                if live.is_some() {
+                    let entry = self.state.get_mut(key.as_str()).unwrap();
+                    (entry.1, entry.2) = (*expiry, next);
+                }
+                live.is_some()
+            }
+            Operation::Check { .. } => false,
+        }
+    }
+
+    fn execute(&mut self, command: &Command, now: Expiry) -> Revision {
+        let one;
+        let operations = match command {
+            Command::One(operation, when) => {
+                one = [(operation.clone(), when.clone())];
+                &one[..]
+            }
+            Command::Bulk(operations) => operations,
+            Command::Clear | Command::DeletePrefix(_) => {
+                let prefix = match command {
+                    Command::DeletePrefix(prefix) => prefix,
+                    _ => "",
+                };
+                let before = self.state.len();
+                let dead = |it: Option<Expiry>| it.is_some_and(|it| it <= now);
+                self.state
+                    .retain(|key, (_, expiry, _)| !key.starts_with(prefix) || dead(*expiry));
+                self.revision += u64::from(self.state.len() < before);
+                return self.revision;
+            }
+            Command::Sweep => return self.revision,
+        };
+        if operations
+            .iter()
+            .all(|(it, when)| self.holds(it, when, now))
+        {
+            let changes = operations.iter().map(|(it, _)| self.operate(it, now));
+            let changed = changes.fold(false, |changed, it| changed | it);
+            self.revision += u64::from(changed);
+        }
+        self.revision
+    }
+}
+
+fn name(operation: &Operation) -> &str {
+    match operation {
+        Operation::Put(entry) => entry.key(),
+        Operation::Delete { key } | Operation::Touch { key, .. } | Operation::Check { key } => {
+            key.as_str()
+        }
+    }
+}
+
+/// Those that have not expired.
+fn live(mut state: State, now: Expiry) -> State {
+    state.retain(|_, (_, expiry, _)| expiry.is_none_or(|it| it > now));
+    state
+}
+
+#[test]
+fn commands_in_a_batch_do_what_they_do_one_by_one() {
+    arbtest(|u| {
+        let maps = [(); 2].map(|()| Arc::new(Map::unlimited()));
+        let [single, batched] = &maps;
+        let mut model = Model {
+            state: State::new(),
+            revision: 0,
+        };
+        let mut millis = BEGIN;
+        while !u.is_empty() {
+            millis += u.int_in_range(0..=3)?;
+            let now = Expiry::at_millis(millis);
+            let commands = some(u, command)?;
+            let alone = commands.iter().map(|command| {
+                let (committed, changes) = single.stage(|staged| command.execute(staged, now));
+                single.apply(changes).unwrap();
+                let revision = model.execute(command, now);
+                assert_eq!(committed.revision, revision, "{command:?}: {committed:?}");
+                committed
+            });
+            let alone: Vec<Committed> = alone.collect();
+            let (together, changes) = batched.stage(|staged| {
+                let all = commands.iter().map(|command| command.execute(staged, now));
+                all.collect::<Vec<Committed>>()
+            });
+            batched.apply(changes).unwrap();
+            for (alone, together) in alone.iter().zip(&together) {
+                // What the batch has changed is swept later.
+                if !matches!(alone.outcome, Outcome::Swept(_)) {
+                    assert_eq!(alone, together, "{commands:?}");
+                }
+            }
+            let expected = live(model.state.clone(), now);
+            assert_eq!(live(state(single), now), expected, "{commands:?}");
+            assert_eq!(live(state(batched), now), expected, "{commands:?}");
+        }
+        Ok(())
+    })
+    .size_min(100)
+    .size_max(1000)
+    .budget(Duration::from_secs(3));
+}
+
+#[test]
+fn a_batch_that_is_decided_again_comes_to_what_it_would_have_come_to_at_once() {
+    arbtest(|u| {
+        let maps = [(); 2].map(|()| Arc::new(Map::unlimited()));
+        let [memory, disk] = &maps;
+        let mut millis = BEGIN;
+        while !u.is_empty() {
+            millis += u.int_in_range(0..=3)?;
+            let commands = some(u, command)?;
+            let decide = |millis| {
+                let ((), changes) = memory.stage(|staged| {
+                    for command in &commands {
+                        command.execute(staged, Expiry::at_millis(millis));
+                    }
+                });
+                changes
+            };
+            let made = decide(millis);
+            millis += u.int_in_range(0..=10)?;
+            let mut wanted = decide(millis);
+            let correction = memory.correct(&made, &mut wanted);
+            // The disk has both, one after the other.
+            disk.apply(made).unwrap();
+            disk.apply(correction).unwrap();
+            memory.apply(wanted).unwrap();
+            assert_eq!(state(memory), state(disk), "{commands:?}");
+            assert!(memory.revision() <= disk.revision());
+        }
+        Ok(())
+    })
+    .size_min(100)
+    .size_max(1000)
+    .budget(Duration::from_secs(2));
+}
