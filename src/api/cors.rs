@@ -7,10 +7,11 @@ use crate::origin::Origin;
 use crate::server::{Head, Headers, Method, Response};
 
 /// Answer headers that pages may read.
-const EXPOSED: &str = "Allow, Retry-After, WWW-Authenticate, X-RateLimit-Limit, X-RateLimit-Remaining, X-RateLimit-Reset";
+const EXPOSED: &str = "Allow, ETag, Retry-After, WWW-Authenticate, X-RateLimit-Limit, X-RateLimit-Remaining, X-RateLimit-Reset, X-Request-Id";
 
 /// Request headers that pages may send, besides those that browsers always allow.
-const ALLOWED_HEADERS: &str = "Authorization, Content-Type, X-API-Key";
+const ALLOWED_HEADERS: &str =
+    "Authorization, Content-Type, If-Match, If-None-Match, Last-Event-ID, X-API-Key, X-Request-Id";
 
 /// Every method that any path has.
 const ALL_METHODS: &str = "GET, HEAD, POST, PUT, DELETE";

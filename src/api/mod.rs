@@ -1,9 +1,10 @@
 //! Joins the server to the store: requests become commands, outcomes become responses.
 //!
-//! The order of checks is host, path, method or preflight, token, rate limit, rights, key, query, body, so a refused request costs
+//! The order of checks is host, path, method or preflight, token, rate limit, rights, key, query, conditions, body, so a refused request costs
 //! little: its body is not looked at.
 
 mod auth;
+mod conditions;
 mod cors;
 mod hosts;
 mod json;
@@ -157,10 +158,10 @@ impl Service for Arc<Api> {
         let admitted = match endpoint {
             Endpoint::Plain(endpoint) => let_in
                 .map_err(plain::deny)
-                .and_then(|()| plain::admit(self, endpoint, key)),
+                .and_then(|()| plain::admit(self, endpoint, key, head)),
             Endpoint::Json(endpoint) => let_in
                 .map_err(json::deny)
-                .and_then(|()| json::admit(self, endpoint, key, head.query())),
+                .and_then(|()| json::admit(self, endpoint, key, head)),
         };
         match admitted {
             Ok(admission) => Ok(admission.with_headers(headers)),
@@ -189,7 +190,13 @@ impl Endpoint {
             | Endpoint::Json(J::Get | J::Ttl | J::List | J::BulkGet | J::Status) => Access::Read,
             Endpoint::Plain(P::Put | P::Delete | P::Clear)
             | Endpoint::Json(
-                J::Put | J::Delete | J::Touch | J::BulkPut | J::BulkDelete | J::BulkTouch,
+                J::Put
+                | J::Delete
+                | J::DeletePrefix
+                | J::Touch
+                | J::BulkPut
+                | J::BulkDelete
+                | J::BulkTouch,
             ) => Access::Write,
         }
     }

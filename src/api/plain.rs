@@ -3,10 +3,13 @@
 use std::sync::Arc;
 
 use super::auth::Denied;
+use super::conditions::{self, Conditions, Verdict};
 use super::route::Miss;
 use super::{Api, RETRY_AFTER};
-use crate::server::{Admission, Body, Call, Fault, Response};
-use crate::store::{Command, CommitError, Entry, Key, Kind, Operation, Store};
+use crate::server::{Admission, Body, Call, Fault, Head, Response};
+use crate::store::{
+    Command, CommitError, Committed, Entry, Key, Kind, Operation, Outcome, Revision, Store,
+};
 
 const TEXT: &str = "text/plain; charset=utf-8";
 
@@ -28,40 +31,75 @@ pub(super) fn admit(
     api: &Api,
     endpoint: Endpoint,
     key_in_path: &str,
+    head: Head<'_>,
 ) -> Result<Admission, Response> {
     let store = Arc::clone(&api.store);
     let limit = api.limits.value_bytes;
     Ok(match endpoint {
         Endpoint::Get => {
-            let key = parse_key(key_in_path)?;
+            let (key, conditions) = (parse_key(key_in_path)?, parse_conditions(head)?);
             Admission::new(limit, move |call| {
-                call.answer(match store.get(&key) {
-                    Some(entry) => Response::new(200, TEXT, Body::Shared(entry.into_value())),
-                    None => line(404, "key not found"),
-                });
+                call.answer(get(&store, &key, &conditions));
             })
         }
         Endpoint::Put => {
-            let key = parse_key(key_in_path)?;
+            let (key, conditions) = (parse_key(key_in_path)?, parse_conditions(head)?);
             Admission::new(limit, move |mut call| {
                 match parse_entry(&key, &call.take_body()) {
-                    Ok(entry) => write(&store, Operation::Put(entry).into(), call),
+                    Ok(entry) => write(&store, one(Operation::Put(entry), conditions), true, call),
                     Err(refusal) => call.answer(refusal),
                 }
             })
         }
         Endpoint::Delete => {
-            let key = parse_key(key_in_path)?;
+            let (key, conditions) = (parse_key(key_in_path)?, parse_conditions(head)?);
             Admission::new(limit, move |call| {
-                write(&store, Operation::Delete { key }.into(), call)
+                write(
+                    &store,
+                    one(Operation::Delete { key }, conditions),
+                    false,
+                    call,
+                )
             })
         }
-        Endpoint::Clear => Admission::new(limit, move |call| write(&store, Command::Clear, call)),
+        Endpoint::Clear => Admission::new(limit, move |call| {
+            write(&store, Command::Clear, false, call)
+        }),
     })
 }
 
 fn parse_key(key_in_path: &str) -> Result<Key, Response> {
     super::parse_key(key_in_path).map_err(|error| line(400, &error.to_string()))
+}
+
+fn parse_conditions(head: Head<'_>) -> Result<Conditions, Response> {
+    Conditions::of(head).map_err(|mistake| line(400, &mistake.to_string()))
+}
+
+fn get(store: &Store, key: &Key, conditions: &Conditions) -> Response {
+    let Some(entry) = store.get(key) else {
+        return line(404, "key not found");
+    };
+    let revision = entry.revision();
+    match conditions.judge(&entry) {
+        Verdict::Met => Response::new(200, TEXT, Body::Shared(entry.into_value()))
+            .with_header("ETag", conditions::tag(revision)),
+        Verdict::NotModified => conditions::not_modified(revision),
+        Verdict::Failed => unmet(Some(revision)),
+    }
+}
+
+/// The answer where a condition is not met. `revision` is what the key has now, if it is there.
+fn unmet(revision: Option<Revision>) -> Response {
+    let response = line(412, "precondition failed");
+    match revision {
+        Some(revision) => response.with_header("ETag", conditions::tag(revision)),
+        None => response,
+    }
+}
+
+fn one(operation: Operation, conditions: Conditions) -> Command {
+    Command::One(operation, conditions.condition.when())
 }
 
 fn parse_entry(key: &Key, body: &[u8]) -> Result<Entry, Response> {
@@ -72,11 +110,22 @@ fn parse_entry(key: &Key, body: &[u8]) -> Result<Entry, Response> {
     entry.map_err(|_| line(400, "value must be valid UTF-8"))
 }
 
-/// Submits a write. Once it is committed, the client gets 200 and an empty body, even if there was nothing to delete.
-fn write(store: &Store, command: Command, call: Call) {
+/// Submits a write. Once it is committed, the client gets 200 and an empty body, even if there was nothing to delete. `tagged` adds the
+/// tag of what has been written.
+fn write(store: &Store, command: Command, tagged: bool, call: Call) {
     store.submit(command, move |result| {
         call.answer(match result {
-            Ok(_) => Response::new(200, TEXT, Body::Static("")),
+            Ok(Committed {
+                outcome: Outcome::ConditionFailed(failed),
+                ..
+            }) => unmet(failed.first().and_then(|failed| failed.revision)),
+            Ok(committed) => {
+                let response = Response::new(200, TEXT, Body::Static(""));
+                match tagged {
+                    true => response.with_header("ETag", conditions::tag(committed.revision)),
+                    false => response,
+                }
+            }
             Err(failure @ CommitError::Full { .. }) => line(507, &failure.to_string()),
             Err(failure @ CommitError::TimedOut) => line(504, &failure.to_string()),
             Err(failure @ (CommitError::Unavailable | CommitError::DiskFailed)) => {

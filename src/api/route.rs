@@ -48,7 +48,7 @@ const ROUTES: &[Route] = {
         },
         Route {
             path: Exact("/api/v1/kv"),
-            endpoints: &[(Get, Json(J::List))],
+            endpoints: &[(Get, Json(J::List)), (Delete, Json(J::DeletePrefix))],
         },
         Route {
             path: Exact("/api/v1/kv/bulk"),
@@ -181,6 +181,7 @@ mod tests {
             (Method::Delete, "/kv/a/b%20c", Plain(P::Delete), "a/b%20c"),
             (Method::Delete, "/clear", Plain(P::Clear), ""),
             (Method::Get, "/api/v1/kv", Json(J::List), ""),
+            (Method::Delete, "/api/v1/kv", Json(J::DeletePrefix), ""),
             (Method::Put, "/api/v1/kv/a", Json(J::Put), "a"),
             (Method::Head, "/api/v1/kv/", Json(J::Get), ""),
             (Method::Post, "/api/v1/kv/a/touch", Json(J::Touch), "a"),

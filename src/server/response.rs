@@ -45,7 +45,7 @@ impl Response {
         }
     }
 
-    /// A response with a status that says that there is no body, as 204 does.
+    /// A response with a status that says that there is no body, as 204 and 304 do.
     pub fn empty(status: u16) -> Response {
         Response {
             status,

@@ -160,8 +160,8 @@ impl Client {
             }
         }
         let mut body = Vec::new();
-        if method == "HEAD" || status == 204 || status < 200 {
-            // Announces a body, and has none.
+        if method == "HEAD" || [204, 304].contains(&status) || status < 200 {
+            // May announce a body, and has none.
         } else if let Some(length) = headers.get("content-length") {
             assert_eq!(headers.get("transfer-encoding"), None);
             body.resize(length.parse().unwrap(), 0);

@@ -72,6 +72,7 @@ fn every_answer_to_a_page_that_is_let_in_says_so() {
         for name in ["Limit", "Remaining", "Reset"].map(|it| format!("X-RateLimit-{it}")) {
             assert!(exposed.contains(&name) && exposed.contains("Retry-After"));
         }
+        assert!(exposed.contains("ETag") && exposed.contains("X-Request-Id"));
         assert_eq!(answer.header("access-control-allow-credentials"), None);
     }
     // Also where it is not understood, and where its body is not wanted.
@@ -122,7 +123,7 @@ fn a_preflight_is_answered_before_anything_else_is_asked() {
         ("/kv/a", "GET, HEAD, PUT, DELETE"),
         ("/kv/", "GET, HEAD, PUT, DELETE"),
         ("/clear", "DELETE"),
-        ("/api/v1/kv", "GET, HEAD"),
+        ("/api/v1/kv", "GET, HEAD, DELETE"),
         ("/api/v1/kv/a", "GET, HEAD, PUT, DELETE"),
         ("/api/v1/kv/bulk", "POST, GET, HEAD, PUT, DELETE"),
         ("/api/v1/kv/a/touch", "POST"),
@@ -135,7 +136,10 @@ fn a_preflight_is_answered_before_anything_else_is_asked() {
         assert_eq!(allowed, Some("https://page.example"), "{path}");
         assert_eq!(header("access-control-allow-methods"), Some(methods));
         let headers = header("access-control-allow-headers").unwrap();
-        assert_eq!(headers, "Authorization, Content-Type, X-API-Key");
+        assert_eq!(
+            headers,
+            "Authorization, Content-Type, If-Match, If-None-Match, Last-Event-ID, X-API-Key, X-Request-Id"
+        );
         assert_eq!(header("access-control-max-age"), Some("600"));
         assert_eq!(header("vary"), Some("Origin"));
         // A 204 has no body, not even an empty one.

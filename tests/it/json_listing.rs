@@ -18,11 +18,19 @@ fn put(server: &Server, keys: &[String]) {
     }
 }
 
-/// The text of a listing of these keys, each with its name as its value.
+/// The text of a listing of these keys, each with its name as its value. `…` as the last key says that there are more.
 fn listing(keys: &[impl AsRef<str>]) -> String {
     let entry = |key: &str| format!(r#""{key}":{{"value":"{key}"}}"#);
+    let (keys, next) = match keys {
+        [keys @ .., more] if more.as_ref() == "…" => {
+            let last = keys.last().unwrap().as_ref();
+            (keys, format!(r#","next":"{last}""#))
+        }
+        keys => (keys, String::new()),
+    };
     let entries: Vec<String> = keys.iter().map(|key| entry(key.as_ref())).collect();
-    format!(r#"{{"status":"ok","data":{{{}}}}}"#, entries.join(","))
+    let entries = entries.join(",");
+    format!(r#"{{"status":"ok","data":{{{entries}}}{next}}}"#)
 }
 
 #[test]
@@ -50,13 +58,13 @@ fn keys_come_in_byte_order_from_after_with_prefix_up_to_limit() {
     let mut client = server.connect();
     for (query, expected) in [
         ("", "- . 0 B _ a b user user:1 user:10 user:2 user:9 users"),
-        ("?limit=1", "-"),
-        ("?limit=3", "- . 0"),
+        ("?limit=1", "- …"),
+        ("?limit=3", "- . 0 …"),
         (
             "?limit=13",
             "- . 0 B _ a b user user:1 user:10 user:2 user:9 users",
         ),
-        ("?limit=007", "- . 0 B _ a b"),
+        ("?limit=007", "- . 0 B _ a b …"),
         (
             "?limit=99999999999999999999999999",
             "- . 0 B _ a b user user:1 user:10 user:2 user:9 users",
@@ -67,9 +75,11 @@ fn keys_come_in_byte_order_from_after_with_prefix_up_to_limit() {
         ),
         ("?prefix=user", "user user:1 user:10 user:2 user:9 users"),
         ("?prefix=user:", "user:1 user:10 user:2 user:9"),
-        ("?prefix=user%3A&limit=2", "user:1 user:10"),
+        ("?prefix=user%3A&limit=2", "user:1 user:10 …"),
+        ("?prefix=user:&limit=4", "user:1 user:10 user:2 user:9"),
         ("?prefix=user:&after=user:10", "user:2 user:9"),
-        ("?prefix=user:&after=user:10&limit=1", "user:2"),
+        ("?prefix=user:&after=user:10&limit=1", "user:2 …"),
+        ("?prefix=user:&after=user:2&limit=1", "user:9"),
         ("?prefix=user:9", "user:9"),
         ("?prefix=user:99", ""),
         ("?prefix=User", ""),
@@ -89,8 +99,8 @@ fn keys_come_in_byte_order_from_after_with_prefix_up_to_limit() {
         ("?prefix=user:&after=a", "user:1 user:10 user:2 user:9"),
         ("?prefix=user:&after=users", ""),
         // What nobody knows is ignored.
-        ("?x=1&LIMIT=0&limit=1&&=&%ff=%ff&with_TTL=7", "-"),
-        ("?&limit=1&", "-"),
+        ("?x=1&LIMIT=0&limit=1&&=&%ff=%ff&with_TTL=7", "- …"),
+        ("?&limit=1&", "- …"),
     ] {
         let expected: Vec<&str> = expected.split_whitespace().collect();
         client
@@ -121,12 +131,18 @@ fn a_bad_query_parameter_is_named() {
         ("prefix=a&prefix=b", "prefix", "b"),
         ("after=&after=", "after", ""),
         ("with_ttl=true&x=1&with_ttl=true", "with_ttl", "true"),
-        ("with_ttl=1", "with_ttl", "1"),
+        ("with_ttl=2", "with_ttl", "2"),
         ("with_ttl=TRUE", "with_ttl", "TRUE"),
         ("with_ttl=yes", "with_ttl", "yes"),
         ("with_ttl=", "with_ttl", ""),
         ("with_ttl", "with_ttl", ""),
         ("with%5Fttl=%00", "with_ttl", "\0"),
+        ("with_revision=no", "with_revision", "no"),
+        ("keys_only", "keys_only", ""),
+        ("count_only=01", "count_only", "01"),
+        ("count_only=1&count_only=1", "count_only", "1"),
+        ("delimiter=", "delimiter", ""),
+        ("delimiter=:&delimiter=:", "delimiter", ":"),
     ] {
         let details = || json!({"parameter": parameter, "value": value});
         let message = server.get(&format!("/api/v1/kv?{query}")).expect_error(
@@ -135,7 +151,7 @@ fn a_bad_query_parameter_is_named() {
             details(),
         );
         assert!(message.contains(parameter), "{message}");
-        if parameter == "with_ttl" {
+        if parameter.starts_with("with_") {
             server.get(&format!("/api/v1/kv/a?{query}")).expect_error(
                 400,
                 "VALIDATION_ERROR",
@@ -181,12 +197,17 @@ fn pages_put_together_are_the_whole() {
         let (mut found, mut after) = (Vec::new(), String::new());
         loop {
             let path = format!("/api/v1/kv?prefix=k&limit={limit}{after}");
-            let page = client.send("GET", &path, "").json()["data"].take();
-            let page: Vec<String> = page.as_object().unwrap().keys().cloned().collect();
-            let Some(last) = page.last() else { break };
-            assert!(page.len() <= limit);
-            after = format!("&after={last}");
+            let answer = client.send("GET", &path, "").json();
+            let page = answer["data"].as_object().unwrap().keys().cloned();
+            let page: Vec<String> = page.collect();
+            assert!((1..=limit).contains(&page.len()));
+            let last = page.last().cloned();
             found.extend(page);
+            let Some(next) = answer.get("next") else {
+                break;
+            };
+            assert_eq!(next.as_str(), last.as_deref());
+            after = format!("&after={}", next.as_str().unwrap());
         }
         assert!(found == keys, "{limit} at a time");
     }
@@ -233,7 +254,7 @@ fn a_long_listing_is_streamed_as_the_version_of_http_allows() {
         client.write("GET /api/v1/kv?limit=1 HTTP/1.0\r\nConnection: keep-alive\r\n\r\n");
         let answer = client.read("GET");
         assert_eq!(answer.header("connection"), Some("keep-alive"));
-        answer.expect_json(&listing(&["key0"]));
+        answer.expect_json(&listing(&["key0", "…"]));
     }
 }
 

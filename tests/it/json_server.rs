@@ -100,7 +100,8 @@ fn status_tells_what_the_server_is_and_has_done() {
         let answer = client.send("GET", "/api/v1/status", "");
         let mut data = answer.json()["data"].take();
         let limit = data["storage"]["limit"].clone();
-        assert!(limit.is_u64());
+        let revision = data["storage"]["revision"].clone();
+        assert!(limit.is_u64() && revision.as_u64() > Some(0));
         let uptime = data["uptime"].take().as_u64().unwrap();
         assert!(uptime < 60, "{uptime}");
         let system = rustix::system::uname();
@@ -109,18 +110,18 @@ fn status_tells_what_the_server_is_and_has_done() {
             data,
             json!({
                 "cluster": {"status": "leader", "nodes": 1},
-                "storage": {"size": 1, "memory": 6, "used": 96, "limit": limit},
+                "storage": {"size": 1, "memory": 6, "used": 96, "limit": limit, "revision": revision},
                 "node": node,
                 "version": env!("CARGO_PKG_VERSION"),
                 "uptime": null,
                 "durability": durability,
                 "workers": workers,
                 "connections": 2,
-                "requests": {"2xx": 3, "4xx": 2, "5xx": 0},
+                "requests": {"2xx": 3, "3xx": 0, "4xx": 2, "5xx": 0},
             })
         );
         let requests = client.send("GET", "/api/v1/status", "").json()["data"]["requests"].take();
-        assert_eq!(requests, json!({"2xx": 4, "4xx": 2, "5xx": 0}));
+        assert_eq!(requests, json!({"2xx": 4, "3xx": 0, "4xx": 2, "5xx": 0}));
         client.send("DELETE", "/clear", "").expect(200, "");
     }
 }

@@ -9,7 +9,7 @@ use crate::client::{Client, Response};
 use crate::description::Description;
 use crate::directory::Directory;
 use crate::hostile_overload::fill_with_uploads;
-use crate::openapi_requests::{REQUESTS, WRITES};
+use crate::openapi_requests::{CONDITIONAL, REQUESTS, WRITES};
 use crate::process::{Server, wait_for};
 use crate::tokens::TokenFile;
 
@@ -97,6 +97,7 @@ fn every_answer_is_described_and_everything_described_is_answered() {
     let answer = server.get("/api/v1/health");
     description.check("getHealth", "GET", "/api/v1/health", 503, &answer);
 
+    see_who_has_seen_something_else(&mut description);
     see_what_has_no_room(&mut description);
     see_who_is_let_in(&mut description);
     see_who_asks_for_another_host(&mut description);
@@ -122,6 +123,33 @@ fn every_answer_is_described_and_everything_described_is_answered() {
         mistakes.is_empty(),
         "described or seen, not both:\n{mistakes}"
     );
+}
+
+/// The answers to requests with conditions.
+fn see_who_has_seen_something_else(description: &mut Description) {
+    let server = Server::start(&[]);
+    let mut client = server.connect();
+    for key in ["a", "bulk"] {
+        client
+            .send("PUT", &format!("/kv/{key}"), "v")
+            .expect(200, "");
+    }
+    for (operation, status, method, path, body, header) in CONDITIONAL {
+        let plain = path.replace("/api/v1", "").replace("/touch", "");
+        let read = client.send("GET", &plain, "");
+        let tag = read.header("etag").unwrap_or_default();
+        let header = match *header {
+            "" => String::new(),
+            header => format!(
+                "{}\r\n",
+                header
+                    .replace(": T", &format!(": {tag}"))
+                    .replace("W/T", &format!("W/{tag}"))
+            ),
+        };
+        let answer = client.send_with(&header, method, path, body);
+        description.check(operation, method, path, *status, &answer);
+    }
 }
 
 /// What a full store answers to writes that would make it grow.

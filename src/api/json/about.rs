@@ -7,6 +7,7 @@ use time::format_description::well_known::Rfc3339;
 use super::answer;
 use crate::api::{Api, RETRY_AFTER};
 use crate::server::Response;
+use crate::store::Revision;
 
 #[derive(Serialize)]
 struct Health {
@@ -56,6 +57,8 @@ struct StorageAndMemory {
     used: u64,
     /// Bytes of memory that the data may take.
     limit: u64,
+    /// That of the last commit.
+    revision: Revision,
 }
 
 /// Answers since the start, by class of status.
@@ -63,6 +66,8 @@ struct StorageAndMemory {
 struct Requests {
     #[serde(rename = "2xx")]
     successes: u64,
+    #[serde(rename = "3xx")]
+    unmodified: u64,
     #[serde(rename = "4xx")]
     mistakes: u64,
     #[serde(rename = "5xx")]
@@ -99,12 +104,13 @@ pub(super) fn status(api: &Api) -> Response {
     let (about, monitor) = (&api.about, &api.about.monitor);
     let budget = api.store.budget();
     let system = rustix::system::uname();
-    answer::data(&Status {
+    let status = Status {
         cluster: cluster(None),
         storage: StorageAndMemory {
             storage: storage(api),
             used: budget.stored(),
             limit: budget.data_limit(),
+            revision: api.store.revision(),
         },
         node: format!("threadkv@{}", system.nodename().to_string_lossy()),
         version: env!("CARGO_PKG_VERSION"),
@@ -114,10 +120,12 @@ pub(super) fn status(api: &Api) -> Response {
         connections: monitor.connections(),
         requests: Requests {
             successes: monitor.answers(2),
+            unmodified: monitor.answers(3),
             mistakes: monitor.answers(4),
             failures: monitor.answers(5),
         },
-    })
+    };
+    answer::data(&status, None)
 }
 
 /// A cluster of one.

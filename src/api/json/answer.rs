@@ -1,29 +1,59 @@
 //! Answers of the JSON API. Long ones are streamed: made part by part, as the client reads.
 
 use std::collections::HashMap;
+use std::fmt;
 
 use serde::Serialize;
 
 use super::JSON;
 use crate::server::{Body, Response, Stream};
-use crate::store::{Entry, Expiry, Key, Kind};
+use crate::store::{Entry, Expiry, Key, Kind, Revision};
 
 /// A streamed answer is made in parts of about this many bytes.
-const PART: usize = 16 * 1024;
+pub(super) const PART: usize = 16 * 1024;
 
-/// `{"status":"ok"}`
-pub(super) fn ok() -> Response {
-    Response::new(200, JSON, Body::Static(r#"{"status":"ok"}"#))
+/// A part is made from at most so many items that it does not show.
+const HIDDEN: usize = 256;
+
+/// What to add to an answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct With {
+    /// To entries that expire: `ttl`.
+    pub(super) ttl: bool,
+    /// To each entry, and beside `data`: `revision`.
+    pub(super) revision: bool,
 }
 
-/// A success with short `data`.
-pub(super) fn data(data: &impl Serialize) -> Response {
+/// A success without data.
+pub(super) fn ok(revision: Option<Revision>) -> Response {
+    match revision {
+        None => Response::new(200, JSON, Body::Static(r#"{"status":"ok"}"#)),
+        Some(_) => text(format!(r#"{{"status":"ok"{}}}"#, Beside(revision))),
+    }
+}
+
+/// A success with short `data`, and the revision of the store beside it if there is one.
+pub(super) fn data(data: &impl Serialize, revision: Option<Revision>) -> Response {
     #[derive(Serialize)]
     struct Success<'a, T> {
         status: &'a str,
         data: &'a T,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        revision: Option<Revision>,
     }
-    json(200, &Success { status: "ok", data })
+    let status = "ok";
+    json(
+        200,
+        &Success {
+            status,
+            data,
+            revision,
+        },
+    )
+}
+
+fn text(body: String) -> Response {
+    Response::new(200, JSON, Body::Owned(body.into_bytes()))
 }
 
 /// An answer with a short body.
@@ -33,10 +63,10 @@ pub(super) fn json(status: u16, body: &impl Serialize) -> Response {
     Response::new(status, JSON, Body::Owned(body))
 }
 
-/// The value of one key, and its time to live if `with_ttl`.
-pub(super) fn value(entry: Entry, with_ttl: bool) -> Response {
+/// The value of one key. `revision` is the store's; `None` if it is not asked for.
+pub(super) fn value(entry: Entry, with: With, revision: Option<Revision>) -> Response {
     let mut body = br#"{"status":"ok","data":{"value":"#.to_vec();
-    let after = format!("{}}}}}", Ttl(entry.expiry.filter(|_| with_ttl)));
+    let after = format!("{}}}{}}}", More::of(&entry, with), Beside(revision));
     let mut value = Writing::of(entry);
     if value.write_some(&mut body) {
         let rest = Rest {
@@ -51,7 +81,7 @@ pub(super) fn value(entry: Entry, with_ttl: bool) -> Response {
 }
 
 /// The result of a bulk write: for each key, whether it was found. A repeated key is listed once, with its last result.
-pub(super) fn each(keys: &[Key], found: &[bool]) -> Response {
+pub(super) fn each(keys: &[Key], found: &[bool], revision: Option<Revision>) -> Response {
     let last: HashMap<&Key, usize> = keys.iter().zip(0..).collect();
     let mut body = br#"{"status":"ok","data":{"#.to_vec();
     let mut before = "\"";
@@ -66,96 +96,163 @@ pub(super) fn each(keys: &[Key], found: &[bool]) -> Response {
         body.extend_from_slice(if *found { br#""ok""# } else { MISSING });
         before = ",\"";
     }
-    body.extend_from_slice(b"}}");
+    body.extend_from_slice(format!("}}{}}}", Beside(revision)).as_bytes());
     Response::new(200, JSON, Body::Owned(body))
 }
 
 /// The result for a missing key.
 const MISSING: &[u8] = br#"{"status":"error","error":"not_found"}"#;
 
-/// The answer to a bulk get: for each key its entry, or that it is missing.
-pub(super) fn entries(keys: Vec<Key>, entries: Vec<Option<Entry>>, with_ttl: bool) -> Response {
+/// The answer to a bulk get: for each key its entry, or that it is missing. `revision` is the store's.
+pub(super) fn entries(
+    keys: Vec<Key>,
+    entries: Vec<Option<Entry>>,
+    with: With,
+    revision: Option<Revision>,
+) -> Response {
     let found = keys.into_iter().zip(entries);
-    stream(found.map(|(key, entry)| entry.ok_or(key)), FOUND, with_ttl)
+    let style = Style {
+        each: r#""status":"ok","#,
+        values: true,
+        with,
+    };
+    stream(Found { found, revision }, style)
 }
 
-/// A listing of live entries, `most` at most.
-pub(super) fn listing(
-    listing: impl Iterator<Item = Entry> + Send + 'static,
-    most: usize,
-    with_ttl: bool,
-) -> Response {
-    stream(listing.take(most).map(Ok), "", with_ttl)
+/// The entries of a bulk get.
+struct Found<I> {
+    found: I,
+    revision: Option<Revision>,
 }
 
-/// The first field of each entry in the answer to a bulk get.
-const FOUND: &str = r#""status":"ok","#;
+impl<I: Iterator<Item = (Key, Option<Entry>)> + Send> Source for Found<I> {
+    fn next(&mut self) -> Item {
+        match self.found.next() {
+            Some((_, Some(entry))) => Item::Found(entry),
+            Some((key, None)) => Item::Missing(key),
+            None => Item::End,
+        }
+    }
 
-fn stream(
-    entries: impl Iterator<Item = Result<Entry, Key>> + Send + 'static,
-    each: &'static str,
-    with_ttl: bool,
-) -> Response {
+    fn tail(&mut self, out: &mut Vec<u8>) -> bool {
+        out.extend_from_slice(Beside(self.revision).to_string().as_bytes());
+        false
+    }
+}
+
+/// What an answer is streamed from.
+pub(super) trait Source: Send {
+    /// The next item. Not called again after [`Item::End`].
+    fn next(&mut self) -> Item;
+
+    /// Appends some of what stands beside `data`, behind it: fields, each with a comma before it. Returns whether there is more.
+    fn tail(&mut self, out: &mut Vec<u8>) -> bool;
+}
+
+/// An item of a streamed answer.
+pub(super) enum Item {
+    Found(Entry),
+    /// There is no such key.
+    Missing(Key),
+    /// Something that `data` does not show.
+    Nothing,
+    /// There are no more.
+    End,
+}
+
+/// What the entries of an answer look like.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Style {
+    /// The text that each begins with.
+    pub(super) each: &'static str,
+    /// Whether they have their values.
+    pub(super) values: bool,
+    pub(super) with: With,
+}
+
+/// An answer whose `data` is keys with their entries.
+pub(super) fn stream(source: impl Source + 'static, style: Style) -> Response {
     let fields = Fields {
-        entries,
-        each,
-        with_ttl,
+        source,
+        style,
         started: false,
+        before: Some(""),
         writing: None,
     };
     Response::new(200, JSON, Body::Stream(Box::new(fields)))
 }
 
-/// Streams the fields of `data`: keys with their entries.
-struct Fields<I> {
-    /// Entries, and the keys of those that are missing.
-    entries: I,
-    /// The text that each entry begins with.
-    each: &'static str,
-    with_ttl: bool,
+/// Streams the fields of `data`.
+struct Fields<S> {
+    source: S,
+    style: Style,
     /// Whether the beginning has been written.
     started: bool,
-    /// The value that is being written, and its expiry.
-    writing: Option<(Writing, Option<Expiry>)>,
+    /// What is written before the next item; `None` once `data` has its end.
+    before: Option<&'static str>,
+    /// The value that is being written, and what follows it.
+    writing: Option<(Writing, More)>,
 }
 
-impl<I: Iterator<Item = Result<Entry, Key>> + Send> Stream for Fields<I> {
+impl<S: Source> Stream for Fields<S> {
     fn next_part(&mut self, out: &mut Vec<u8>) -> bool {
         let full = out.len() + PART;
-        let mut before = ",";
+        // Items that are not shown take time as well.
+        let mut hidden = 0;
         if !self.started {
             out.extend_from_slice(br#"{"status":"ok","data":{"#);
-            before = "";
             self.started = true;
         }
-        while out.len() < full {
-            if let Some((value, expiry)) = &mut self.writing {
+        while out.len() < full && hidden < HIDDEN {
+            if let Some((value, more)) = &mut self.writing {
                 if value.write_some(out) {
                     continue;
                 }
-                out.extend_from_slice(Ttl(*expiry).to_string().as_bytes());
+                out.extend_from_slice(more.to_string().as_bytes());
                 out.push(b'}');
                 self.writing = None;
             }
-            let Some(next) = self.entries.next() else {
-                out.extend_from_slice(b"}}");
+            let Some(before) = self.before else {
+                if self.source.tail(out) {
+                    continue;
+                }
+                out.push(b'}');
                 return false;
             };
+            let next = self.source.next();
+            let key = match &next {
+                Item::Found(entry) => entry.key(),
+                Item::Missing(key) => key.as_str(),
+                Item::Nothing => {
+                    hidden += 1;
+                    continue;
+                }
+                Item::End => {
+                    out.push(b'}');
+                    self.before = None;
+                    continue;
+                }
+            };
             out.extend_from_slice(before.as_bytes());
-            before = ",";
+            self.before = Some(",");
             out.push(b'"');
-            let key = next.as_ref().map_or_else(Key::as_str, Entry::key);
             out.extend_from_slice(key.as_bytes());
             out.extend_from_slice(b"\":");
-            let Ok(entry) = next else {
+            let Item::Found(entry) = next else {
                 out.extend_from_slice(MISSING);
                 continue;
             };
+            let more = More::of(&entry, self.style.with);
             out.push(b'{');
-            out.extend_from_slice(self.each.as_bytes());
+            out.extend_from_slice(self.style.each.as_bytes());
+            if !self.style.values {
+                let more = more.to_string();
+                out.extend_from_slice(more.trim_start_matches(',').as_bytes());
+                out.push(b'}');
+                continue;
+            }
             out.extend_from_slice(br#""value":"#);
-            let expiry = entry.expiry.filter(|_| self.with_ttl);
-            self.writing = Some((Writing::of(entry), expiry));
+            self.writing = Some((Writing::of(entry), more));
         }
         true
     }
@@ -179,14 +276,38 @@ impl Stream for Rest {
     }
 }
 
-/// The field `ttl` of an entry. Empty if the entry never expires.
-struct Ttl(Option<Expiry>);
+/// The fields of an entry behind its value, as far as they are asked for, each with a comma before it.
+struct More {
+    expiry: Option<Expiry>,
+    revision: Option<Revision>,
+}
 
-impl std::fmt::Display for Ttl {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self.0 {
+impl More {
+    fn of(entry: &Entry, with: With) -> More {
+        More {
+            expiry: entry.expiry.filter(|_| with.ttl),
+            revision: with.revision.then(|| entry.revision()),
+        }
+    }
+}
+
+impl fmt::Display for More {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(expiry) = self.expiry {
             // Its last moment may have come since it was read.
-            Some(expiry) => write!(f, ",\"ttl\":{}", expiry.seconds_left().max(1)),
+            write!(f, ",\"ttl\":{}", expiry.seconds_left().max(1))?;
+        }
+        Beside(self.revision).fmt(f)
+    }
+}
+
+/// The field `revision`, with a comma before it. Empty if it is not asked for.
+pub(super) struct Beside(pub(super) Option<Revision>);
+
+impl fmt::Display for Beside {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(revision) => write!(f, ",\"revision\":{revision}"),
             None => Ok(()),
         }
     }

@@ -11,119 +11,18 @@ use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::error::{Code, Error};
-use super::mistake::{self, Field, Kind as Holds};
-use crate::store::{Expiry, Key, Kind, MAX_OPERATIONS};
+use super::mistake;
+use super::shape::Shape;
+use crate::store::{Expiry, Key, Kind, MAX_OPERATIONS, Revision};
 
 /// The largest `ttl`: a hundred years, in seconds.
 const MAX_TTL: u64 = 100 * 365 * 24 * 60 * 60;
 
+/// Revisions are smaller than 2^53, so that every JSON parser keeps them as they are.
+const MAX_REVISION: Revision = (1 << 53) - 1;
+
 /// The deepest nesting of lists and objects in a value. Most JSON parsers go this far.
 const MAX_DEPTH: usize = 128;
-
-/// A body, or an item of one, that serde reads.
-pub(super) trait Shape {
-    /// Its fields once more. They serve to say what is wrong with a body that serde refuses.
-    const FIELDS: &'static [Field];
-}
-
-/// Body of `PUT /api/v1/kv/{key}`.
-#[derive(Deserialize)]
-pub(super) struct Put<'a> {
-    #[serde(borrow)]
-    pub(super) value: &'a RawValue,
-    #[serde(borrow)]
-    pub(super) ttl: Option<&'a RawValue>,
-}
-
-impl Shape for Put<'_> {
-    const FIELDS: &'static [Field] = &[
-        Field::required("value", Holds::Any),
-        Field::optional("ttl", Holds::Any),
-    ];
-}
-
-/// Body of `POST /api/v1/kv/{key}/touch`.
-#[derive(Deserialize)]
-pub(super) struct Touch<'a> {
-    #[serde(borrow)]
-    pub(super) ttl: &'a RawValue,
-}
-
-impl Shape for Touch<'_> {
-    const FIELDS: &'static [Field] = &[Field::required("ttl", Holds::Any)];
-}
-
-/// Body of `POST /api/v1/kv/bulk` and `/bulk/touch`.
-#[derive(Deserialize)]
-#[serde(bound(deserialize = "T: Deserialize<'de>"))]
-pub(super) struct Operations<T> {
-    pub(super) operations: Items<Object<T>>,
-}
-
-impl<T: Shape> Shape for Operations<T> {
-    const FIELDS: &'static [Field] = &[Field::required("operations", Holds::Objects(T::FIELDS))];
-}
-
-/// Item of `POST /api/v1/kv/bulk`.
-#[derive(Deserialize)]
-pub(super) struct BulkPut<'a> {
-    #[serde(borrow)]
-    pub(super) key: Cow<'a, str>,
-    #[serde(borrow)]
-    pub(super) value: &'a RawValue,
-    #[serde(borrow)]
-    pub(super) ttl: Option<&'a RawValue>,
-}
-
-impl Shape for BulkPut<'_> {
-    const FIELDS: &'static [Field] = &[
-        Field::required("key", Holds::Text),
-        Field::required("value", Holds::Any),
-        Field::optional("ttl", Holds::Any),
-    ];
-}
-
-/// Item of `POST /api/v1/kv/bulk/touch`.
-#[derive(Deserialize)]
-pub(super) struct BulkTouch<'a> {
-    #[serde(borrow)]
-    pub(super) key: Cow<'a, str>,
-    #[serde(borrow)]
-    pub(super) ttl: &'a RawValue,
-}
-
-impl Shape for BulkTouch<'_> {
-    const FIELDS: &'static [Field] = &[
-        Field::required("key", Holds::Text),
-        Field::required("ttl", Holds::Any),
-    ];
-}
-
-/// Body of `POST /api/v1/kv/bulk/get`.
-#[derive(Deserialize)]
-pub(super) struct BulkGet<'a> {
-    #[serde(borrow)]
-    pub(super) keys: Items<Text<'a>>,
-    pub(super) with_ttl: Option<bool>,
-}
-
-impl Shape for BulkGet<'_> {
-    const FIELDS: &'static [Field] = &[
-        Field::required("keys", Holds::Texts),
-        Field::optional("with_ttl", Holds::Flag),
-    ];
-}
-
-/// Body of `POST /api/v1/kv/bulk/delete`.
-#[derive(Deserialize)]
-pub(super) struct BulkDelete<'a> {
-    #[serde(borrow)]
-    pub(super) keys: Items<Text<'a>>,
-}
-
-impl Shape for BulkDelete<'_> {
-    const FIELDS: &'static [Field] = &[Field::required("keys", Holds::Texts)];
-}
 
 /// A string. It is copied only if it has escapes.
 #[derive(Deserialize)]
@@ -284,35 +183,71 @@ fn depth(json: &str) -> usize {
     deepest
 }
 
-/// Checks a `ttl`, and returns the time of expiry, counted from `now`.
+/// Checks a `ttl`, and returns the time of expiry, counted from `now`; `None` for `null`, which stands for never.
 pub(super) fn expiry(
     ttl: &RawValue,
     now: Expiry,
     field: impl Fn() -> String,
-) -> Result<Expiry, Error> {
-    let text = ttl.get();
+) -> Result<Option<Expiry>, Error> {
+    if ttl.get() == "null" {
+        return Ok(None);
+    }
+    let seconds = whole(
+        ttl,
+        1,
+        MAX_TTL,
+        "a whole number of seconds",
+        "seconds",
+        field,
+    )?;
+    Ok(Some(now.plus(Duration::from_secs(seconds))))
+}
+
+/// Checks an `if_revision`; 0 stands for a key that is not there, `None` for `null`, which stands for no condition.
+pub(super) fn if_revision(
+    revision: &RawValue,
+    field: impl Fn() -> String,
+) -> Result<Option<Revision>, Error> {
+    if revision.get() == "null" {
+        return Ok(None);
+    }
+    let what = "a whole number, the revision that the key must have, or 0 if it must not be there";
+    whole(revision, 0, MAX_REVISION, what, "", field).map(Some)
+}
+
+/// Checks a whole number. `what` describes it, `unit` follows its limits.
+fn whole(
+    raw: &RawValue,
+    least: u64,
+    most: u64,
+    what: &str,
+    unit: &str,
+    field: impl Fn() -> String,
+) -> Result<u64, Error> {
+    let text = raw.get();
     let wrong = |code, what: &str| {
         let message = format!("{} must be {what}", field());
         Error::new(code, message).detail("field", field())
     };
-    // In JSON, 60, 60.0 and 6e1 are the same number. f64 is exact for all seconds up to the limit.
+    // In JSON, 60, 60.0 and 6e1 are the same number. f64 is exact for all numbers up to the limits.
     let number = text.parse::<f64>().ok().filter(|_| !text.starts_with('"'));
     let number = number.filter(|number| number.fract() == 0.0 || number.is_infinite());
-    let Some(seconds) = number else {
-        return Err(wrong(Code::InvalidRequest, "a whole number of seconds"));
+    let Some(number) = number else {
+        return Err(wrong(Code::InvalidRequest, what));
     };
-    if !(1.0..=MAX_TTL as f64).contains(&seconds) {
-        let what = format!("from 1 to {MAX_TTL} seconds");
+    if !(least as f64..=most as f64).contains(&number) {
+        let what = format!("from {least} to {most} {unit}");
         let number: serde_json::Value = serde_json::from_str(text).unwrap_or_default();
-        return Err(wrong(Code::ValidationError, &what)
-            .detail("limit", MAX_TTL)
+        return Err(wrong(Code::ValidationError, what.trim_end())
+            .detail("limit", most)
             .detail("value", number));
     }
-    Ok(now.plus(Duration::from_secs(seconds as u64)))
+    Ok(number as u64)
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::shape::{BulkOperation, Operations, Put};
     use super::*;
 
     fn raw(json: &str) -> Box<RawValue> {
@@ -346,8 +281,9 @@ mod tests {
             ("3153600000", MAX_TTL),
         ] {
             let expiry = expiry(&raw(json), now, String::new).unwrap();
-            assert_eq!(expiry.millis(), 1_000 + seconds * 1_000, "{json}");
+            assert_eq!(expiry.unwrap().millis(), 1_000 + seconds * 1_000, "{json}");
         }
+        assert_eq!(expiry(&raw("null"), now, String::new), Ok(None));
         for (json, code) in [
             ("0", "VALIDATION_ERROR"),
             ("-1", "VALIDATION_ERROR"),
@@ -373,13 +309,49 @@ mod tests {
     }
 
     #[test]
+    fn an_if_revision_is_a_whole_number_below_2_to_the_53() {
+        let of = |json| if_revision(&raw(json), || "if_revision".into());
+        for (json, revision) in [
+            ("0", Some(0)),
+            ("7", Some(7)),
+            ("7.0", Some(7)),
+            ("9007199254740991", Some(MAX_REVISION)),
+            ("null", None),
+        ] {
+            assert_eq!(of(json), Ok(revision), "{json}");
+        }
+        for json in [
+            "-1",
+            "9007199254740992",
+            "1e300",
+            "1.5",
+            "\"7\"",
+            "[]",
+            "true",
+        ] {
+            assert!(of(json).is_err(), "{json}");
+        }
+    }
+
+    #[test]
     fn a_body_is_an_object_and_so_are_its_items() {
         assert!(parse::<Put<'_>>(br#"{"value": 1, "ttl": 5}"#).is_ok());
         assert!(parse::<Put<'_>>(br#"[1, 5]"#).is_err());
-        assert!(
-            parse::<Operations<BulkPut<'_>>>(br#"{"operations": [{"key": "a", "value": 1}]}"#)
-                .is_ok()
-        );
-        assert!(parse::<Operations<BulkPut<'_>>>(br#"{"operations": [["a", 1, 5]]}"#).is_err());
+        for (item, fine) in [
+            (r#"{"key": "a", "value": null}"#, true),
+            (r#"{"op": "put", "key": "a", "value": 1}"#, true),
+            (r#"{"op": null, "key": "a", "value": 1}"#, true),
+            (r#"{"op": "touch", "key": "a", "ttl": null}"#, true),
+            (r#"{"op": "delete", "key": "a"}"#, true),
+            (r#"["a", 1, 5]"#, false),
+            (r#"{"op": "put", "key": "a"}"#, false),
+            (r#"{"op": "touch", "key": "a"}"#, false),
+            (r#"{"op": "check", "key": "a"}"#, false),
+            (r#"{"op": 1, "key": "a", "value": 1}"#, false),
+        ] {
+            let body = format!(r#"{{"operations": [{item}]}}"#);
+            let parsed = parse::<Operations<BulkOperation<'_>>>(body.as_bytes());
+            assert_eq!(parsed.is_ok(), fine, "{item}");
+        }
     }
 }

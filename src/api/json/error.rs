@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 
 use super::answer;
 use crate::api::RETRY_AFTER;
+use crate::api::conditions::BadTags;
 use crate::server::Response;
 use crate::store::{KeyError, MAX_KEY_BYTES};
 
@@ -35,6 +36,8 @@ pub(super) enum Code {
     NotFound,
     /// The path does not have that method.
     MethodNotAllowed,
+    /// A condition is not met.
+    PreconditionFailed,
     /// A body or a value over the limit.
     PayloadTooLarge,
     /// More items than a bulk request may have.
@@ -61,6 +64,7 @@ impl Code {
             Code::Forbidden => "FORBIDDEN",
             Code::NotFound => "NOT_FOUND",
             Code::MethodNotAllowed => "METHOD_NOT_ALLOWED",
+            Code::PreconditionFailed => "PRECONDITION_FAILED",
             Code::PayloadTooLarge => "PAYLOAD_TOO_LARGE",
             Code::BatchTooLarge => "BATCH_TOO_LARGE",
             Code::RateLimited => "RATE_LIMITED",
@@ -79,6 +83,7 @@ impl Code {
             Code::Forbidden => 403,
             Code::NotFound => 404,
             Code::MethodNotAllowed => 405,
+            Code::PreconditionFailed => 412,
             Code::PayloadTooLarge | Code::BatchTooLarge => 413,
             Code::RateLimited => 429,
             Code::Internal => 500,
@@ -117,6 +122,11 @@ impl Error {
             KeyError::TooLong(bytes) => made.detail("limit", MAX_KEY_BYTES).detail("length", bytes),
             KeyError::Empty | KeyError::Alphabet => made,
         }
+    }
+
+    /// An error about a header that is no list of tags.
+    pub(super) fn bad_tags(mistake: &BadTags) -> Error {
+        Error::new(Code::InvalidRequest, mistake.to_string()).detail("header", mistake.header)
     }
 
     pub(super) fn into_response(self) -> Response {

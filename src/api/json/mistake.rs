@@ -18,9 +18,20 @@ const EXPLAINED: usize = 1 << 20;
 /// A field of a body or of an item.
 pub(super) struct Field {
     pub(super) name: &'static str,
-    pub(super) required: bool,
+    pub(super) needed: Needed,
     pub(super) kind: Kind,
 }
+
+/// When a field must be there.
+pub(super) enum Needed {
+    Always,
+    Never,
+    /// Where the field `op` has this value, or is not there and this is [`PUT`].
+    By(&'static str),
+}
+
+/// The operation of an item that does not name one.
+pub(super) const PUT: &str = "put";
 
 /// What a field holds.
 pub(super) enum Kind {
@@ -28,6 +39,8 @@ pub(super) enum Kind {
     Any,
     /// A string.
     Text,
+    /// A string or `null`.
+    Word,
     /// `true`, `false` or `null`.
     Flag,
     /// A list of strings.
@@ -38,21 +51,19 @@ pub(super) enum Kind {
 
 impl Field {
     pub(super) const fn required(name: &'static str, kind: Kind) -> Field {
-        let required = true;
-        Field {
-            name,
-            required,
-            kind,
-        }
+        let needed = Needed::Always;
+        Field { name, needed, kind }
     }
 
     pub(super) const fn optional(name: &'static str, kind: Kind) -> Field {
-        let required = false;
-        Field {
-            name,
-            required,
-            kind,
-        }
+        let needed = Needed::Never;
+        Field { name, needed, kind }
+    }
+
+    /// One that items with this operation must have.
+    pub(super) const fn required_by(op: &'static str, name: &'static str, kind: Kind) -> Field {
+        let needed = Needed::By(op);
+        Field { name, needed, kind }
     }
 }
 
@@ -116,9 +127,19 @@ impl Mistake {
         if let Some(n) = twice {
             return Mistake::new(place(fields[n].name), "must be given once only");
         }
+        let of = |n| found.iter().find(|(other, _)| *other == n);
+        let op = fields.iter().position(|field| field.name == "op");
+        let op = op.and_then(of).map(|(_, op)| op.get());
+        let op = op.and_then(|op| serde_json::from_str(op).ok().flatten());
+        let op = op.map_or_else(|| PUT.to_owned(), |Text(op)| op.into_owned());
         for (n, field) in fields.iter().enumerate() {
-            let mistake = match found.iter().find(|(other, _)| *other == n) {
-                None if field.required => Mistake::new(place(field.name), "is missing"),
+            let needed = match field.needed {
+                Needed::Always => true,
+                Needed::Never => false,
+                Needed::By(name) => op == name,
+            };
+            let mistake = match of(n) {
+                None if needed => Mistake::new(place(field.name), "is missing"),
                 None => None,
                 Some((_, value)) => Mistake::in_field(value.get(), &field.kind, place(field.name)),
             };
@@ -133,7 +154,8 @@ impl Mistake {
         match kind {
             Kind::Any => None,
             Kind::Text if json.starts_with('"') => None,
-            Kind::Text => Mistake::new(path, "must be a string"),
+            Kind::Word if json.starts_with('"') || json == "null" => None,
+            Kind::Text | Kind::Word => Mistake::new(path, "must be a string"),
             Kind::Flag if ["true", "false", "null"].contains(&json) => None,
             Kind::Flag => Mistake::new(path, "must be true or false"),
             Kind::Texts if !json.starts_with('[') => {

@@ -7,13 +7,33 @@ use super::error::{Code, Error};
 pub(super) struct Query {
     /// Whether to add `ttl` to entries that expire.
     pub(super) with_ttl: bool,
+    /// Whether to add revisions.
+    pub(super) with_revision: bool,
+    /// Whether to leave values out.
+    pub(super) keys_only: bool,
+    /// Whether to count keys only.
+    pub(super) count_only: bool,
     /// List at most this many keys.
     pub(super) limit: Option<usize>,
     /// List only keys with this prefix.
     pub(super) prefix: String,
     /// List only keys greater than this text.
     pub(super) after: Option<String>,
+    /// Group keys by what they begin with, up to this text.
+    pub(super) delimiter: Option<String>,
 }
+
+/// The parameters of a listing.
+pub(super) const LISTING: &[&str] = &[
+    "with_ttl",
+    "with_revision",
+    "keys_only",
+    "count_only",
+    "limit",
+    "prefix",
+    "after",
+    "delimiter",
+];
 
 impl Query {
     /// Reads the parameters with these names.
@@ -29,12 +49,16 @@ impl Query {
                     .detail("parameter", &*name)
                     .detail("value", &*value)
             };
+            let flag = || match &*value {
+                "true" | "1" => Ok(true),
+                "false" | "0" => Ok(false),
+                _ => Err(wrong("true or false, or 1 or 0")),
+            };
             match &*name {
-                "with_ttl" => match &*value {
-                    "true" => parsed.with_ttl = true,
-                    "false" => parsed.with_ttl = false,
-                    _ => return Err(wrong("true or false")),
-                },
+                "with_ttl" => parsed.with_ttl = flag()?,
+                "with_revision" => parsed.with_revision = flag()?,
+                "keys_only" => parsed.keys_only = flag()?,
+                "count_only" => parsed.count_only = flag()?,
                 "limit" => {
                     let number = value.bytes().all(|b| b.is_ascii_digit()) && !value.is_empty();
                     // A number too large for usize is no limit.
@@ -44,6 +68,8 @@ impl Query {
                 }
                 "prefix" => parsed.prefix = value.clone().into_owned(),
                 "after" => parsed.after = Some(value.clone().into_owned()),
+                "delimiter" if value.is_empty() => return Err(wrong("at least one character")),
+                "delimiter" => parsed.delimiter = Some(value.clone().into_owned()),
                 _ => continue,
             }
             if seen.contains(&name) {
@@ -60,7 +86,7 @@ mod tests {
     use super::*;
 
     fn parse(query: &str) -> Result<Query, Error> {
-        Query::parse(query, &["with_ttl", "limit", "prefix", "after"])
+        Query::parse(query, LISTING)
     }
 
     #[test]
@@ -71,9 +97,19 @@ mod tests {
             limit: Some(10),
             prefix: "a:b".into(),
             after: Some("a:b c".into()),
+            ..Query::default()
         };
         assert_eq!(query, expected);
         assert_eq!(parse("").unwrap(), Query::default());
+        let query = parse("with_ttl=1&with_revision=true&keys_only=0&count_only=1&delimiter=%3A");
+        let expected = Query {
+            with_ttl: true,
+            with_revision: true,
+            count_only: true,
+            delimiter: Some(":".into()),
+            ..Query::default()
+        };
+        assert_eq!(query.unwrap(), expected);
         let huge = parse("limit=99999999999999999999999").unwrap();
         assert_eq!(huge.limit, Some(usize::MAX));
     }
@@ -83,8 +119,14 @@ mod tests {
         for query in [
             "with_ttl",
             "with_ttl=",
-            "with_ttl=1",
+            "with_ttl=2",
             "with_ttl=True",
+            "with_revision=yes",
+            "keys_only",
+            "count_only=01",
+            "delimiter=",
+            "delimiter",
+            "delimiter=:&delimiter=:",
             "limit=0",
             "limit=-1",
             "limit=1.0",
