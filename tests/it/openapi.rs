@@ -24,7 +24,15 @@ fn operations(description: &Description, asked_for: impl Fn(&Value) -> bool) -> 
         .filter(|(_, _, operation)| asked_for(operation))
         .map(|(path, method, operation)| {
             let id = operation["operationId"].as_str().unwrap();
-            let path = path.replace("{key}", "a");
+            let mut path = path.replace("{key}", "a");
+            for parameter in operation["parameters"].as_array().into_iter().flatten() {
+                let parameter = description.resolve(parameter);
+                if parameter["in"] == "query" && parameter["required"] == true {
+                    let (name, example) = (&parameter["name"], &parameter["example"]);
+                    let example = example.as_str().unwrap();
+                    path += &format!("?{}={example}", name.as_str().unwrap());
+                }
+            }
             [id.to_owned(), method.to_ascii_uppercase(), path]
         })
         .collect()
