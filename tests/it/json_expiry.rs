@@ -385,22 +385,4 @@ fn a_ttl_is_a_whole_number_of_seconds_from_1_to_a_hundred_years() {
         assert_eq!(answer.status, 400, "{body}");
     }
     assert_eq!(ttl_of(&server, "a"), Value::Null);
-    // Never is something to touch a key with.
-    for (path, never) in [
-        ("/api/v1/kv/a/touch", r#"{"ttl":null}"#),
-        (
-            "/api/v1/kv/bulk/touch",
-            r#"{"operations":[{"key":"a","ttl":null}]}"#,
-        ),
-        (
-            "/api/v1/kv/bulk",
-            r#"{"operations":[{"op":"touch","key":"a","ttl":null}]}"#,
-        ),
-    ] {
-        let touch = server.post("/api/v1/kv/a/touch", r#"{"ttl":60}"#);
-        assert_eq!(touch.status, 200);
-        assert!(ttl_of(&server, "a").is_u64());
-        assert_eq!(server.post(path, never).status, 200, "{path}");
-        assert_eq!(ttl_of(&server, "a"), Value::Null, "{path}");
-    }
 }

@@ -61,6 +61,7 @@ mod openapi;
 mod options;
 mod rate_limits;
 mod reclaim;
+mod revisions;
 mod run_sh;
 mod shutdown;
 mod signals;

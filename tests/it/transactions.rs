@@ -2,10 +2,10 @@
 
 use serde_json::{Value, json};
 
-use crate::conditions::revision;
 use crate::directory::Directory;
 use crate::json::expect_ttl;
 use crate::process::Server;
+use crate::revisions::revision;
 
 const BULK: &str = "/api/v1/kv/bulk";
 
@@ -149,4 +149,79 @@ fn an_operation_that_there_is_not_is_named() {
         assert_eq!(error["details"]["field"], "operations[0].if_revision");
     }
     server.get("/api/v1/kv").expect_data(json!({}));
+}
+
+/// In words that say what to change.
+#[test]
+fn what_is_wrong_with_an_operation_is_said_with_its_field() {
+    let server = Server::start(&[]);
+    for (operation, field, said) in [
+        (r#"{"op":"put","key":"a"}"#, "value", "is missing"),
+        (r#"{"op":null,"key":"a","ttl":60}"#, "value", "is missing"),
+        (r#"{"op":"touch","key":"a","value":1}"#, "ttl", "is missing"),
+        (r#"{"op":"check","key":"a"}"#, "if_revision", "is missing"),
+        (
+            r#"{"op":"che\u0063k","key":"a"}"#,
+            "if_revision",
+            "is missing",
+        ),
+        (r#"{"op":"delete"}"#, "key", "is missing"),
+        (r#"{"op":1,"key":"a","value":1}"#, "op", "must be a string"),
+        (
+            r#"{"op":["put"],"key":"a","value":1}"#,
+            "op",
+            "must be a string",
+        ),
+        (
+            r#"{"op":"put","op":"put","key":"a","value":1}"#,
+            "op",
+            "must be given once only",
+        ),
+        (
+            r#"{"key":"a","value":1,"value":1}"#,
+            "value",
+            "must be given once only",
+        ),
+        (
+            r#"{"op":"check","key":"a","if_revision":null}"#,
+            "if_revision",
+            "must be a revision, or 0",
+        ),
+    ] {
+        let body = format!(r#"{{"operations":[{{"key":"b","value":1}},{operation}]}}"#);
+        let answer = server.post(BULK, body);
+        let field = format!("operations[1].{field}");
+        let details = answer.json()["error"]["details"].take();
+        assert_eq!(details["field"], field, "{operation}");
+        let message = answer.expect_error(400, "INVALID_REQUEST", details);
+        assert_eq!(message, format!("{field} {said}"), "{operation}");
+    }
+    let body = r#"{"operations":[{"key":"a","value":1}],"with_revision":"true"}"#;
+    let error = server.post(BULK, body).json()["error"].take();
+    assert_eq!(error["message"], "with_revision must be true or false");
+    server.get("/api/v1/kv").expect_data(json!({}));
+}
+
+#[test]
+fn a_touch_may_let_a_key_live_for_ever() {
+    let server = Server::start(&[]);
+    server.put("/kv/a", "v").expect(200, "");
+    let ttl = || server.get("/api/v1/kv/a/ttl").json()["data"]["ttl"].take();
+    for (path, never) in [
+        ("/api/v1/kv/a/touch", r#"{"ttl":null}"#),
+        (
+            "/api/v1/kv/bulk/touch",
+            r#"{"operations":[{"key":"a","ttl":null}]}"#,
+        ),
+        (
+            "/api/v1/kv/bulk",
+            r#"{"operations":[{"op":"touch","key":"a","ttl":null}]}"#,
+        ),
+    ] {
+        let touch = server.post("/api/v1/kv/a/touch", r#"{"ttl":60}"#);
+        assert_eq!(touch.status, 200);
+        assert!(ttl().is_u64());
+        assert_eq!(server.post(path, never).status, 200, "{path}");
+        assert_eq!(ttl(), Value::Null, "{path}");
+    }
 }
