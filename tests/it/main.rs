@@ -32,6 +32,7 @@ mod endings;
 mod footprint;
 mod fuzz;
 mod guard;
+mod histories;
 mod hostile_descriptors;
 mod hostile_heads;
 mod hostile_lengths;
