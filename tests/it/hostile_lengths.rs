@@ -15,7 +15,7 @@ const METHODS: &[&str] = &["GET", "HEAD", "PUT", "POST", "DELETE", "PATCH", "OPT
 const ROUTES: &[(&str, &[&str])] = &[
     ("/kv/a", &["GET", "HEAD", "PUT", "DELETE"]),
     ("/clear", &["DELETE"]),
-    ("/api/v1/kv", &["GET", "HEAD"]),
+    ("/api/v1/kv?prefix=a", &["GET", "HEAD", "DELETE"]),
     ("/api/v1/kv/a", &["GET", "HEAD", "PUT", "DELETE"]),
     ("/api/v1/kv/a/ttl", &["GET", "HEAD"]),
     ("/api/v1/kv/a/touch", &["POST"]),
