@@ -57,6 +57,7 @@ mod logging;
 mod lsfr;
 mod memory_limit;
 mod model;
+mod model_revisions;
 mod mutated;
 mod openapi;
 mod options;
