@@ -10,7 +10,7 @@ use super::{Entry, Expiry, Key, Revision};
 /// How many keys a listing fetches at first; then twice as many each time. Many listings ask for a few keys only.
 const FIRST_STEP: usize = 16;
 
-/// Goes through the entries of a store, see [`Store::list`].
+/// Goes through the entries of a store, see [`super::Store::list`].
 pub struct Listing {
     map: Arc<Map>,
     prefix: String,
@@ -40,7 +40,7 @@ impl Listing {
     }
 
     /// Goes on behind all keys that begin with `prefix`, without visiting them. It never goes back.
-    pub fn skip(&mut self, prefix: &str) {
+    pub fn skip_prefix(&mut self, prefix: &str) {
         let behind = Key::behind_all(prefix);
         while let Some(entry) = self.fetched.as_slice().first() {
             if entry.key() >= behind.as_str() {

@@ -138,9 +138,9 @@ fn a_listing_skips_what_it_is_told_to() {
     while let Some(entry) = listing.next() {
         found.push(entry.key().to_owned());
         if let Some((group, _)) = entry.key().split_once(':') {
-            Listing::skip(&mut listing, &format!("{group}:"));
+            listing.skip_prefix(&format!("{group}:"));
             // It does not go back.
-            Listing::skip(&mut listing, "a");
+            listing.skip_prefix("a");
         }
     }
     assert_eq!(found, ["a:000", "b", "b:", "c:000"]);
@@ -148,9 +148,9 @@ fn a_listing_skips_what_it_is_told_to() {
     assert_eq!(store.count(""), 3002);
 
     let mut listing = store.list("b".into(), None);
-    Listing::skip(&mut listing, "a");
+    listing.skip_prefix("a");
     assert_eq!(listing.next().unwrap().key(), "b");
-    Listing::skip(&mut listing, "z");
+    listing.skip_prefix("z");
     assert!(listing.next().is_none());
 }
 

@@ -72,7 +72,7 @@ impl Page {
         // A prefix counts as greater than `after` by itself, so one that `after` begins with is behind us with all its keys.
         let group = after.and_then(|after| page.group(&after).map(str::to_owned));
         if let Some(group) = group {
-            Listing::skip(&mut page.listing, &group);
+            page.listing.skip_prefix(&group);
         }
         page
     }
@@ -106,7 +106,7 @@ impl Source for Page {
                 Item::Found(entry)
             }
             Some(group) => {
-                Listing::skip(&mut self.listing, &group);
+                self.listing.skip_prefix(&group);
                 self.last.clone_from(&group);
                 self.grouped.push(group);
                 Item::Nothing
