@@ -36,7 +36,7 @@
 //! 5. `server/pool.rs`: the workers, and their two queues. *Why two?* New requests may be refused when there are too many. A request
 //!    that has been begun must be finished, and workers send to that queue themselves: if it were full, they would wait for each other.
 //! 6. `server/request.rs`: what a head says, and where its body is. An ambiguous length is an error, since a proxy might read it
-//!    otherwise.
+//!    otherwise. `server/fault.rs`: the other reasons to refuse a request before anybody has looked at what it asks for.
 //! 7. `api/mod.rs`, `api/route.rs`, `api/plain.rs`: path, method, token, rate, key, conditions, in this order, so that a refused request costs little.
 //!    The result is an [`server::Admission`]: how long the body may be, and what to do once it is there.
 //! 8. `store/mod.rs`, `store/map.rs`: [`store::Store::get`] looks the key up. *What is held under the lock?* The read lock, for one look-up and one

@@ -17,7 +17,6 @@ use std::cmp::Reverse;
 use std::io;
 use std::os::fd::{IntoRawFd, RawFd};
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -64,8 +63,8 @@ pub(super) enum Accepted {
 
 /// Lets clients in.
 pub(super) struct Gate {
-    /// The descriptor that tiny_http accepts on now; -1 before there is one.
-    listener: AtomicI32,
+    /// The descriptor that tiny_http accepts on now. Held to read or to replace it.
+    listener: Mutex<Option<RawFd>>,
     max_connections: usize,
     pub(super) table: Table,
     transfers: Arc<Transfers>,
@@ -81,7 +80,7 @@ impl Gate {
         monitor: Arc<Monitor>,
     ) -> Gate {
         Gate {
-            listener: AtomicI32::new(-1),
+            listener: Mutex::new(None),
             max_connections,
             table: Table::new(Arc::clone(&monitor)),
             transfers,
@@ -104,11 +103,16 @@ impl Gate {
             }
         }
         *newcomers = Newcomers::default();
-        self.listener.store(listener, Ordering::Release);
+        *self.listener() = Some(listener);
     }
 
     pub(super) fn is_at(&self, listener: c_int) -> bool {
-        self.listener.load(Ordering::Acquire) == listener
+        *self.listener() == Some(listener)
+    }
+
+    fn listener(&self) -> MutexGuard<'_, Option<RawFd>> {
+        let listener = self.listener.lock();
+        listener.unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits for the next connection that tiny_http may have.

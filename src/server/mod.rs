@@ -8,6 +8,7 @@
 //! | tiny_http's own | one a connection | bytes to requests |
 //! | `listener` | one | requests from tiny_http's queue to the pool's, in batches |
 //! | `worker-N` | `--workers` | requests to answers |
+//! | `worker-long` | one | the same for requests with long bodies |
 //!
 //! A request goes through the files in this order: `listener`, `lanes` (one request of a connection at a time), `pool`, [`Service`]
 //! (which is not here), `call` (the duty to answer), `message` (bytes on the wire), `door` (who reads and writes them). This module
