@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use std::{fs, process, thread};
 
 use arbtest::arbitrary::{Result, Unstructured};
@@ -35,9 +35,16 @@ impl Scratch {
         Scratch(std::env::temp_dir().join(name))
     }
 
+    /// Opens it. A snapshot that an earlier store of this process is still writing holds the directory until it has ended.
     fn open(&self, durability: Durability) -> Store {
-        let deliver = |replies: Vec<Reply>| replies.into_iter().for_each(Reply::deliver);
-        Store::open(&self.0, durability, 1 << 14, unlimited(), deliver).unwrap()
+        let deadline = Instant::now() + Duration::from_secs(60);
+        loop {
+            let deliver = |replies: Vec<Reply>| replies.into_iter().for_each(Reply::deliver);
+            match Store::open(&self.0, durability, 1 << 14, unlimited(), deliver) {
+                Err(OpenError::Locked(_)) if Instant::now() < deadline => thread::yield_now(),
+                opened => return opened.unwrap(),
+            }
+        }
     }
 }
 
