@@ -16,10 +16,10 @@ use super::transfer::Transfers;
 use super::waiting::{AHEAD, AHEAD_BYTES};
 use crate::memory;
 
-/// How long a refused client may send the rest of its body, and read why it was refused.
+/// How long a client may send on after its last answer: the rest of a refused body, say, while it reads why it was refused.
 const FAREWELL: Duration = Duration::from_secs(5);
 
-/// The most refused clients that may do so at a time; others are closed at once. Each takes a descriptor.
+/// The most clients that may do so at a time; others are closed at once. Each takes a descriptor.
 const FAREWELLS: usize = 256;
 
 /// How much later than that the guard closes the connection.
@@ -65,7 +65,7 @@ struct Progress {
     closed: [bool; 2],
 }
 
-/// A client that was refused while its body was still coming, held so that it gets to read the answer.
+/// A client that has got its last answer and may send on, held so that it gets to read the answer.
 struct Farewell {
     held: Held,
     transfers: Arc<Transfers>,
@@ -175,8 +175,10 @@ impl Connection {
         }
     }
 
-    /// Says that nothing more comes, and lets the client send on for a while, unless too many others do.
-    fn farewell(&self, held: Held) -> Option<Farewell> {
+    /// Says that nothing more comes, and lets the client send on for a while, unless too many others do, or there is no descriptor of our
+    /// own to hold it by: tiny_http's may come to mean another connection.
+    fn farewell(&self) -> Option<Farewell> {
+        let held = self.hold().filter(Held::is_own)?;
         held.shut_down_write();
         let transfers = Arc::clone(&self.transfers);
         let others = transfers.farewells.fetch_add(1, Ordering::Relaxed);

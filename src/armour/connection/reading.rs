@@ -112,7 +112,7 @@ impl Connection {
         }
         let farewell = match progress.farewell.take_if(|_| reads) {
             None if reads && !self.has_ended() && !self.transfers.monitor.is_draining() => {
-                self.hold().and_then(|held| self.farewell(held))
+                self.farewell()
             }
             farewell => farewell,
         };

@@ -122,9 +122,7 @@ impl server::Connection for Connection {
     fn refuse(self: Arc<Self>, request: Request, mut message: Message, turn: Turn) {
         // As a rule the socket takes it at once.
         let told = message.write_all(&mut self.socket()).is_ok();
-        let held = self.hold().filter(|held| told && held.is_own());
-        let farewell = held.and_then(|held| self.farewell(held));
-        match farewell {
+        match told.then(|| self.farewell()).flatten() {
             Some(farewell) => {
                 let mut progress = self.lock();
                 progress.farewell = Some(farewell).filter(|_| !progress.closed[1]);

@@ -24,7 +24,7 @@ fn accepted() -> (TcpStream, TcpStream) {
 fn the_number_of_refused_clients_that_linger_is_bounded() {
     let (_client, accepted) = accepted();
     let connection = connection(&accepted);
-    let linger = || connection.farewell(connection.hold().unwrap());
+    let linger = || connection.farewell();
     let mut farewells: Vec<_> = (0..FAREWELLS).map(|_| linger().unwrap()).collect();
     assert!(linger().is_none());
     farewells.pop();
