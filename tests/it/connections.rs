@@ -1,7 +1,10 @@
 //! Many connections: all are served, whatever the limit on descriptors, and tiny_http's accept loop does not stay dead.
 
 use std::io::ErrorKind;
+use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
+
+use rustix::net::{AddressFamily, SocketType, bind, socket, sockopt};
 
 use crate::client::Client;
 use crate::process::{Server, is_root, raise_own_limit};
@@ -97,6 +100,42 @@ fn connections_that_come_all_at_once_are_all_served_while_all_stay() {
             client.read("PUT").expect(200, "");
         }
         // Threads of this round are idle when the next one comes.
+    }
+}
+
+/// From one address and port to two of the server's: only the address of the server tells such connections apart.
+#[test]
+fn a_client_can_have_connections_from_one_port_to_two_addresses() {
+    let server = Server::start(&["--host=0.0.0.0", "--no-auth"]);
+    let port = server.address.port();
+    let connect = |from: SocketAddr, to: [u8; 4]| {
+        let socket = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+        sockopt::set_socket_reuseaddr(&socket, true).unwrap();
+        bind(&socket, &from).unwrap();
+        rustix::net::connect(&socket, &SocketAddr::from((to, port))).unwrap();
+        TcpStream::from(socket)
+    };
+    let mut pairs = Vec::new();
+    for _ in 0..200 {
+        let first = connect(SocketAddr::from(([127, 0, 0, 1], 0)), [127, 0, 0, 1]);
+        let second = connect(first.local_addr().unwrap(), [127, 0, 0, 2]);
+        pairs.push([first, second].map(|stream| Client::on(stream).unwrap()));
+    }
+    for (n, pair) in pairs.iter_mut().enumerate() {
+        let [first, second] = pair;
+        // Both at once: one has a body under way, the other one asks.
+        let value = format!("{n}").repeat(50_000);
+        let put = format!(
+            "PUT /kv/{n} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n",
+            value.len()
+        );
+        first.write(put);
+        second
+            .send("GET", "/kv/none", "")
+            .expect(404, "key not found\n");
+        first.write(&value);
+        first.read("PUT").expect(200, "");
+        assert!(second.send("GET", &format!("/kv/{n}"), "").text() == value);
     }
 }
 
