@@ -209,13 +209,13 @@ impl Inbound {
         }
     }
 
-    /// Reserves memory for a short body that is whole. `None` if there is too little.
-    fn hold(&self, length: usize) -> Option<Option<Hold>> {
+    /// Reserves memory for a short body that is whole.
+    fn hold(&self, length: usize) -> Result<Option<Hold>, Fault> {
         if length <= UNRESERVED {
-            return Some(None);
+            return Ok(None);
         }
-        let reserved = self.budget.reserve(length as u64)?;
-        Some(Some(Box::new(reserved)))
+        let reserved = self.budget.reserve(length as u64);
+        Ok(Some(Box::new(reserved.ok_or(Fault::Overloaded)?)))
     }
 
     /// The client will send no more.
@@ -305,13 +305,11 @@ impl Inbound {
                     self.at = At::Head;
                     self.ready.extend_from_slice(&head);
                     self.reserved = None;
-                    let payload = match self.hold(length) {
-                        Some(hold) => Ok(Payload::Here(rest[..length].to_vec(), hold)),
-                        None => {
-                            self.at = At::End;
-                            Err(Fault::Overloaded)
-                        }
-                    };
+                    let hold = self.hold(length);
+                    if hold.is_err() {
+                        self.at = At::End;
+                    }
+                    let payload = hold.map(|hold| Payload::Here(rest[..length].to_vec(), hold));
                     self.waiting.push(payload, head.len() + length);
                     taken += length;
                 }

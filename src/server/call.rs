@@ -92,7 +92,7 @@ impl Call {
 
     #[expect(
         clippy::expect_used,
-        reason = "taken by `send` and `into_request` only, which end the call"
+        reason = "taken by `send` only, which ends the call"
     )]
     fn open(&self) -> &Open {
         self.open.as_ref().expect("the call is unanswered")

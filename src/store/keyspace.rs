@@ -185,8 +185,7 @@ impl Keyspace for Staged<'_> {
         let change = match self.changes.entries.get(entry.key()) {
             // The value is new as well.
             Some(Change::Set(_)) => Change::Set(entry),
-            Some(_) => Change::Touched(entry),
-            None => Change::Touched(entry),
+            _ => Change::Touched(entry),
         };
         self.changes.entries.replace(change);
     }
