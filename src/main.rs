@@ -27,7 +27,7 @@ use threadkv::machine;
 use threadkv::memory;
 use threadkv::options::{self, Config, Invocation, TokenCommand};
 use threadkv::server::{self, Door, Monitor, Parts, Pool, Server};
-use threadkv::store::{Reply, Store};
+use threadkv::store::{DiskOptions, Reply, Store};
 use threadkv::tokens::{self, Token, Tokens};
 
 /// How long requests under way may take to finish once the server has been told to stop (contract, "Command line").
@@ -284,10 +284,14 @@ fn budget(config: &Config) -> (Budget, String) {
 /// Opens the store that the options ask for. Answers to its writes go back through the pool.
 fn open_store(config: &Config, budget: Arc<Budget>, pool: Pool) -> Result<Store, String> {
     let Some(directory) = &config.working_dir else {
-        return Store::in_memory(budget).map_err(|error| format!("cannot start a thread: {error}"));
+        return Store::in_memory(config.history, budget)
+            .map_err(|error| format!("cannot start a thread: {error}"));
     };
     let deliver = move |answers| pool.resume_all(answers, Reply::deliver);
-    let (durability, snapshot_after) = (config.durability, config.snapshot_after);
-    Store::open(directory, durability, snapshot_after, budget, deliver)
-        .map_err(|error| error.to_string())
+    let options = DiskOptions {
+        durability: config.durability,
+        snapshot_after: config.snapshot_after,
+        history: config.history,
+    };
+    Store::open(directory, options, budget, deliver).map_err(|error| error.to_string())
 }

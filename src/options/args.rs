@@ -45,6 +45,14 @@ pub(super) struct Args {
     #[argh(option, arg_name = "bytes")]
     pub(super) max_memory: Option<String>,
 
+    /// memory for the latest changes, from which watchers go on, in bytes, KiB, MiB or GiB (default 16MiB)
+    #[argh(option, arg_name = "bytes")]
+    pub(super) history: Option<String>,
+
+    /// clients that watch at once, at most (default 1000)
+    #[argh(option, default = "String::from(\"1000\")", arg_name = "number")]
+    pub(super) max_watchers: String,
+
     /// largest value, in bytes (default 10485760)
     #[argh(option, default = "String::from(\"10485760\")", arg_name = "bytes")]
     pub(super) max_value_bytes: String,

@@ -15,7 +15,7 @@ use crate::host::Host;
 use crate::origin::Origin;
 use crate::rate::Rate;
 use crate::server::Timeouts;
-use crate::store::{Durability, MAX_OPERATIONS};
+use crate::store::{Durability, HISTORY_BYTES, MAX_OPERATIONS};
 use crate::tokens::NewToken;
 
 mod args;
@@ -86,6 +86,10 @@ pub struct Config {
     pub timeouts: Timeouts,
     /// Bytes of memory for data and bodies under way; `None` for a part of what the machine has.
     pub max_memory: Option<u64>,
+    /// Bytes of memory for the latest changes.
+    pub history: u64,
+    /// The most clients that watch at once.
+    pub max_watchers: usize,
     /// The largest value, in bytes.
     pub max_value_bytes: u64,
     /// The most items of a bulk request.
@@ -176,6 +180,10 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation
             .max_memory
             .map(|text| bytes("--max-memory", &text, MIN_MAX_MEMORY..=MAX_MAX_MEMORY))
             .transpose()?,
+        history: args.history.map_or(Ok(HISTORY_BYTES), |text| {
+            bytes("--history", &text, 0..=MAX_MAX_MEMORY)
+        })?,
+        max_watchers: number("--max-watchers", &args.max_watchers, 0..=usize::MAX)?,
         max_value_bytes: number(
             "--max-value-bytes",
             &args.max_value_bytes,

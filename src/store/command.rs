@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use super::change::Cause;
 use super::keyspace::Keyspace;
 use super::{CommitError, Committed, Entry, Expiry, Key, Revision, Unmet, When};
 
@@ -22,7 +23,7 @@ pub enum Command {
     Clear,
     /// Removes every key that begins with this. Readers wait for it, about a microsecond a key.
     DeletePrefix(String),
-    /// Removes a bounded number of expired keys. Readers see no difference; it frees their memory.
+    /// Removes a bounded number of expired keys. Readers see no difference; those who watch learn of it, and it frees memory.
     Sweep,
 }
 
@@ -143,25 +144,32 @@ impl Command {
             }
             Command::Clear => {
                 // What has expired only is left to the sweeps.
-                let changed = keys.has_live(now);
+                let changed = keys.clears(now);
                 if changed {
-                    keys.clear();
+                    keys.clear(revision);
                 }
                 (Outcome::Done, changed)
             }
             Command::DeletePrefix(prefix) => {
-                let live = keys.live_with(prefix, now);
-                for entry in &live {
-                    keys.rely_on(entry.key());
-                    keys.remove(entry.key());
+                let found = keys.with_prefix(prefix);
+                let live = found.iter().filter(|entry| entry.is_live(now)).count();
+                // What has expired only is left to the sweeps.
+                if live > 0 {
+                    keys.note_clear(prefix, revision);
+                    for entry in &found {
+                        keys.rely_on_live(entry.key(), now);
+                        keys.remove(entry.key(), revision, Cause::Cleared);
+                    }
                 }
-                (Outcome::Deleted(live.len()), !live.is_empty())
+                (Outcome::Deleted(live), live > 0)
             }
             Command::Sweep => {
-                let expired = keys.expired(SWEPT_AT_ONCE, now);
-                let swept = expired.len();
-                expired.iter().for_each(|entry| keys.remove(entry.key()));
-                (Outcome::Swept(swept), false)
+                let mut expired = keys.expired(SWEPT_AT_ONCE, now);
+                expired.sort_by(|a, b| (a.expiry, a.key()).cmp(&(b.expiry, b.key())));
+                for entry in &expired {
+                    keys.remove(entry.key(), revision, Cause::Expired);
+                }
+                (Outcome::Swept(expired.len()), !expired.is_empty())
             }
         }
     }
@@ -306,17 +314,16 @@ impl Operation {
     fn execute(&self, keys: &mut impl Keyspace, now: Expiry, revision: Revision) -> Effect {
         match self {
             Operation::Put(entry) => {
-                keys.set(entry.clone().at(revision));
+                keys.set(entry.clone().at(revision), now);
                 Effect::Changed
             }
             Operation::Delete { key } => {
-                let found = keys.rely_on_live(key.as_str(), now);
-                // Also where it has expired, and is still in the way.
-                keys.remove(key.as_str());
-                match found {
-                    true => Effect::Changed,
-                    false => Effect::NotFound,
+                // One that has expired is left to the sweeps.
+                if !keys.rely_on_live(key.as_str(), now) {
+                    return Effect::NotFound;
                 }
+                keys.remove(key.as_str(), revision, Cause::Deleted);
+                Effect::Changed
             }
             Operation::Touch { key, expiry } => {
                 if !keys.rely_on_live(key.as_str(), now) {

@@ -180,6 +180,11 @@ impl Entry {
         }
     }
 
+    /// Whether another one was made of it by touches.
+    pub(super) fn is_same_value(&self, other: &Entry) -> bool {
+        ArcStr::ptr_eq(&self.record.0, &other.record.0)
+    }
+
     /// Bytes of its record.
     pub(super) fn record_bytes(&self) -> usize {
         self.record.0.len()

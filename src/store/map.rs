@@ -5,6 +5,7 @@
 
 mod locked;
 
+use std::collections::BTreeSet;
 use std::mem;
 use std::ops::Bound;
 use std::sync::{Arc, Mutex};
@@ -13,10 +14,13 @@ use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::budget::Budget;
 
+use super::audience::Audience;
+use super::change::{Cause, Change};
 use super::entry::Record;
 use super::frozen::View;
+use super::history::{History, Past};
 use super::index::Entries;
-use super::keyspace::{Change, Changes, Staged};
+use super::keyspace::{Changes, Staged};
 use super::removed::Removed;
 use super::revision::Counter;
 use super::{Command, CommitError, Committed, Entry, Expiry, Key, Revision};
@@ -43,6 +47,8 @@ pub(super) struct Map {
     /// Held for one lookup or one batch of changes, and never while anything waits. The only locks that are taken under it are
     /// those of views, and the one of the count of passed deadlines.
     contents: RwLock<Contents>,
+    /// Those who want to know of commits.
+    audience: Audience,
 }
 
 /// The data under the lock: the entries, and the views of earlier states.
@@ -53,6 +59,8 @@ struct Contents {
     views: Vec<Arc<Mutex<View>>>,
     /// The revision of the entries.
     counter: Counter,
+    /// The commits that have led to it.
+    history: History,
 }
 
 impl Contents {
@@ -96,14 +104,22 @@ impl Contents {
 impl Map {
     /// An empty map, which may take so much.
     pub(super) fn new(budget: Arc<Budget>) -> Map {
-        let contents = RwLock::default();
-        Map { budget, contents }
+        Map {
+            budget,
+            contents: RwLock::default(),
+            audience: Audience::default(),
+        }
     }
 
-    /// The same with a revision.
-    pub(super) fn at(revision: Revision, budget: Arc<Budget>) -> Map {
+    /// The same with a revision, and so many bytes of history from there on.
+    pub(super) fn at(revision: Revision, history: u64, budget: Arc<Budget>) -> Map {
         let map = Map::new(budget);
-        map.write().counter.last = revision;
+        let counter = Counter {
+            last: revision,
+            least: revision,
+        };
+        let history = History::new(history, revision);
+        map.load(Entries::default(), counter, history);
         map
     }
 
@@ -224,14 +240,19 @@ impl Map {
         let room = command.check_room(&locked, most, limit);
         let result = room.map(|()| command.execute(&mut locked, Expiry::now()));
         let Locked {
-            contents, removed, ..
+            mut contents,
+            removed,
+            ..
         } = locked;
+        let forgotten = contents.history.close();
         self.report(&contents);
         if long {
             RwLockWriteGuard::unlock_fair(contents);
         } else {
             drop(contents);
         }
+        self.audience.tell();
+        drop(forgotten);
         removed.free(&self.budget);
         result
     }
@@ -266,71 +287,127 @@ impl Map {
     }
 
     /// What turns the map with these changes into the map with others that were decided in their place.
-    pub(super) fn correct(&self, made: &Changes, wanted: &mut Changes) -> Changes {
-        // All that a clear has removed may have expired. Then there is nothing left to clear, and clearing does no harm.
-        wanted.cleared |= made.cleared;
+    pub(super) fn correct(&self, made: &Changes, wanted: &Changes) -> Changes {
         let contents = self.read();
-        let mut entries = wanted.entries.clone();
-        for change in &made.entries {
-            if !entries.contains(change.key()) {
-                let base = contents.entries.get(change.key());
-                entries.insert(match (base, change.entry()) {
-                    (Some(base), _) if !wanted.cleared => Change::Set(base.clone()),
-                    (_, Some(entry)) => Change::Removed(entry.clone()),
-                    (_, None) => change.clone(),
-                });
+        // First back to what was there. After a clear, which both have, that does not matter.
+        let keys = made.list.iter().filter_map(|change| match change {
+            Change::Put(entry) | Change::Touch(entry) => Some(entry.key()),
+            Change::Remove { key, .. } => Some(key.as_str()),
+            Change::Clear { .. } => None,
+        });
+        let keys: BTreeSet<&str> = keys.collect();
+        let back = keys.into_iter().filter_map(|key| {
+            if let Some(entry) = contents.entries.get(key) {
+                return Some(Change::Put(entry.clone()));
             }
-        }
+            Some(Change::Remove {
+                key: Key::try_from(key.as_bytes()).ok()?,
+                revision: made.before,
+                cause: Cause::Cleared,
+            })
+        });
         // A touch may have to change the value back as well.
-        let entries = entries.into_iter().map(|change| match change {
-            Change::Touched(entry) => Change::Set(entry),
-            other => other,
+        let wanted_list = wanted.list.iter().map(|change| match change {
+            Change::Touch(entry) => Change::Put(entry.clone()),
+            other => other.clone(),
         });
         Changes {
-            cleared: wanted.cleared,
-            entries: entries.collect(),
-            before: made.revision,
-            revision: wanted.revision.max(made.revision),
+            list: back.chain(wanted_list).collect(),
+            before: made.before,
+            revision: wanted.revision,
             relied: Vec::new(),
+            corrects: true,
         }
     }
 
-    /// The same whatever has expired meanwhile; but what is gone stays gone, unless it was put.
+    /// The same as [`Map::apply`] whatever has expired meanwhile; but what is gone stays gone, unless it was put.
     pub(super) fn apply_anyway(&self, mut changes: Changes) {
         let contents = self.write();
         let now = Expiry::now();
-        for late in changes.relied.iter().filter(|entry| !entry.is_live(now)) {
-            if let Some(Change::Touched(_)) = changes.entries.get(late.key()) {
-                changes.entries.remove(late.key());
-            }
-        }
+        let relied = mem::take(&mut changes.relied).into_iter();
+        let late: Vec<Entry> = relied.filter(|entry| !entry.is_live(now)).collect();
+        let brings_back = |change: &Change| match change {
+            // What was put meanwhile has another value.
+            Change::Touch(touched) => late.iter().any(|it| it.is_same_value(touched)),
+            _ => false,
+        };
+        changes.list.retain(|change| !brings_back(change));
         self.apply_to(contents, changes);
     }
 
     fn apply_to(&self, mut contents: RwLockWriteGuard<'_, Contents>, changes: Changes) {
         let mut removed = Removed::default();
-        if changes.cleared {
-            removed.all = Some(contents.clear(&self.budget));
-        }
-        for change in changes.entries {
-            removed.some.extend(match change {
-                Change::Set(entry) | Change::Touched(entry) => contents.set(entry, &self.budget),
-                Change::Removed(entry) => contents.remove(entry.key(), &self.budget),
-            });
+        for change in changes.list {
+            match &change {
+                Change::Put(entry) | Change::Touch(entry) => {
+                    let old = contents.set(entry.clone(), &self.budget);
+                    removed.some.extend(old);
+                }
+                Change::Remove { key, .. } => {
+                    let old = contents.remove(key.as_str(), &self.budget);
+                    removed.some.extend(old);
+                }
+                Change::Clear { prefix, .. } if prefix.is_empty() => {
+                    removed.all.push(contents.clear(&self.budget));
+                }
+                Change::Clear { .. } => {}
+            }
+            contents.history.push(change);
         }
         contents.counter.last = changes.revision;
+        let forgotten = contents.history.close();
         self.report(&contents);
         // A batch may be long, and its thread may be back for the next one at once.
         RwLockWriteGuard::unlock_fair(contents);
+        self.audience.tell();
+        drop(forgotten);
         removed.free(&self.budget);
     }
 
     /// Replaces everything, as a store is loaded.
-    pub(super) fn load(&self, loaded: Entries, counter: Counter) {
+    pub(super) fn load(&self, loaded: Entries, counter: Counter, history: History) {
         let mut contents = self.write();
         contents.entries = loaded;
         contents.counter = counter;
+        contents.history = history;
         self.report(&contents);
+    }
+
+    /// What is known of the past.
+    pub(super) fn past(&self) -> Past {
+        let Contents {
+            counter, history, ..
+        } = &*self.read();
+        Past {
+            oldest: history.oldest(),
+            latest: counter.last,
+            lost_below: counter.least,
+            bytes: history.bytes(),
+        }
+    }
+
+    /// The latest changes, as they are now.
+    pub(super) fn history(&self) -> History {
+        self.read().history.clone()
+    }
+
+    /// Whether one can go on from a revision: the state had it, and all changes behind it are known.
+    pub(super) fn remembers(&self, revision: Revision) -> bool {
+        let contents = self.read();
+        revision == contents.counter.last || contents.history.covers(revision)
+    }
+
+    /// See [`History::after`].
+    pub(super) fn changes_after(&self, revision: Revision) -> Option<Vec<Change>> {
+        let contents = self.read();
+        if revision >= contents.counter.last {
+            return Some(Vec::new());
+        }
+        contents.history.after(revision, STEP)
+    }
+
+    pub(super) fn audience(&self) -> &Audience {
+        &self.audience
     }
 
     /// Begins a view of the entries as they are now. Also returns their revision.

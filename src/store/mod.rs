@@ -10,11 +10,14 @@
 //! [`Command`] and goes through [`Store::submit`]. The modes differ only in what must happen before a command takes effect in the
 //! map, see [`commit`]. What the lock guards is in [`index`].
 
+mod audience;
+mod change;
 mod command;
 mod commit;
 mod entry;
 mod footprint;
 mod frozen;
+mod history;
 mod index;
 mod key;
 mod keyspace;
@@ -29,9 +32,11 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+pub use change::{Cause, Change};
 pub use command::{Command, MAX_OPERATIONS, Operation, Outcome};
-pub use commit::{Durability, OpenError, Reply};
+pub use commit::{DiskOptions, Durability, OpenError, Reply};
 pub use entry::{Entry, Expiry, Kind};
+pub use history::Past;
 pub use key::{Key, KeyError, MAX_KEY_BYTES};
 pub use listing::Listing;
 pub use revision::{Committed, Condition, Revision, Revisions, Unmet, When};
@@ -47,6 +52,9 @@ pub struct Store {
     committer: Arc<Committer>,
     _sweeper: Sweeper,
 }
+
+/// How many bytes of history a store has as a rule.
+pub const HISTORY_BYTES: u64 = 16 << 20;
 
 /// How much a store holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,9 +128,10 @@ impl fmt::Display for Problem {
 impl std::error::Error for CommitError {}
 
 impl Store {
-    /// A store that keeps its data in memory only, within a budget. Fails where there is no thread to be had.
-    pub fn in_memory(budget: Arc<Budget>) -> io::Result<Store> {
-        let map = Map::at(revision::at_start(), budget);
+    /// A store that keeps its data in memory only, within a budget, and so many bytes of history beside it. Fails where there is no thread to
+    /// be had.
+    pub fn in_memory(history: u64, budget: Arc<Budget>) -> io::Result<Store> {
+        let map = Map::at(revision::at_start(), history, budget);
         Store::with(Committer::in_memory(Arc::new(map)))
     }
 
@@ -130,19 +139,16 @@ impl Store {
     ///
     /// Entries are loaded even if they take more than the budget.
     ///
-    /// A snapshot is made when the log has `snapshot_after` bytes, or later if the data is larger.
-    ///
     /// `deliver` is called on threads of the store, with the replies to each batch, and must not wait; it has
     /// [`Reply::deliver`] called for each, on another thread.
     pub fn open(
         directory: &Path,
-        durability: Durability,
-        snapshot_after: u64,
+        options: DiskOptions,
         budget: Arc<Budget>,
         deliver: impl Fn(Vec<Reply>) + Send + Sync + 'static,
     ) -> Result<Store, OpenError> {
         let map = Arc::new(Map::new(budget));
-        let committer = Committer::on_disk(directory, durability, snapshot_after, map, deliver)?;
+        let committer = Committer::on_disk(directory, options, map, deliver)?;
         let budget = committer.map().budget();
         let (used, limit) = (budget.stored(), budget.data_limit());
         if used > limit {
@@ -178,6 +184,34 @@ impl Store {
     /// The revision of the last commit that readers see.
     pub fn revision(&self) -> Revision {
         self.committer.map().revision()
+    }
+
+    /// What is known of the past.
+    pub fn past(&self) -> Past {
+        self.committer.map().past()
+    }
+
+    /// Whether one can go on from a revision: the state had it, and all changes behind it are known.
+    pub fn remembers(&self, revision: Revision) -> bool {
+        self.committer.map().remembers(revision)
+    }
+
+    /// The changes of the next commits behind a revision, in their order: some hundreds, and whole commits; empty if there are none. `None`
+    /// if some have been forgotten.
+    pub fn changes_after(&self, revision: Revision) -> Option<Vec<Change>> {
+        self.committer.map().changes_after(revision)
+    }
+
+    /// Has `listener` called after commits, on the threads that make them, while [`Store::set_watched`] says so. It must not wait. For the
+    /// first call only.
+    pub fn on_commit(&self, listener: impl Fn() + Send + Sync + 'static) {
+        let audience = self.committer.map().audience();
+        audience.set_listener(Box::new(listener));
+    }
+
+    /// Whether to call the listener. Who says yes, and then reads the revision, is told of all commits behind that.
+    pub fn set_watched(&self, watched: bool) {
+        self.committer.map().audience().set_listens(watched);
     }
 
     /// How many keys there are that begin with `prefix`. Takes about a millisecond for a million of them.

@@ -21,7 +21,7 @@ const FREE_ELSEWHERE_BYTES: usize = 16 << 20;
 #[derive(Default)]
 pub(super) struct Removed {
     pub(super) some: Vec<Entry>,
-    pub(super) all: Option<Arc<Entries>>,
+    pub(super) all: Vec<Arc<Entries>>,
 }
 
 impl Removed {
@@ -35,7 +35,7 @@ impl Removed {
         if bytes > 0 {
             memory::freed(bytes);
         }
-        if let Some(all) = self.all {
+        for all in self.all {
             free_all(all, budget);
         }
     }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use super::{Command, CommitError, Committed, Map, Problem};
 
-pub use disk::{Durability, OpenError};
+pub use disk::{DiskOptions, Durability, OpenError};
 
 use disk::Journal;
 
@@ -70,13 +70,12 @@ impl Committer {
     /// Opens a directory, loads its entries into the map, and commits to both. See [`super::Store::open`].
     pub(super) fn on_disk(
         directory: &Path,
-        durability: Durability,
-        snapshot_after: u64,
+        options: DiskOptions,
         map: Arc<Map>,
         deliver: impl Fn(Vec<Reply>) + Send + Sync + 'static,
     ) -> Result<Committer, OpenError> {
         let loaded = Arc::clone(&map);
-        let journal = Journal::open(directory, durability, snapshot_after, loaded, deliver)?;
+        let journal = Journal::open(directory, options, loaded, deliver)?;
         let way = Way::Disk(journal);
         Ok(Committer { map, way })
     }

@@ -22,14 +22,29 @@ fn expiring(key: &str, millis: u64) -> Entry {
     Entry::of(key, "1").with_expiry(Some(Expiry::at_millis(millis)))
 }
 
-/// Keys and what becomes of them, by key.
+/// Keys and what has become of them, by key.
 fn changed(staged: Staged<'_>) -> Vec<(String, Option<Entry>)> {
-    let changes = staged.into_changes().entries.into_iter();
-    let mut changed: Vec<_> = changes
-        .map(|it| (it.key().to_owned(), it.entry().cloned()))
+    let latest = staged.latest.into_iter();
+    let mut changed: Vec<_> = latest
+        .map(|(record, entry)| (record.key().to_owned(), entry))
         .collect();
     changed.sort_by(|a, b| a.0.cmp(&b.0));
     changed
+}
+
+/// What is written down: of each change its letter, its key or prefix, and its revision.
+fn listed_changes(changes: &Changes) -> Vec<String> {
+    let describe = |change: &Change| match change {
+        Change::Put(entry) => format!("put {} {}", entry.key(), entry.revision()),
+        Change::Touch(entry) => format!("touch {} {}", entry.key(), entry.revision()),
+        Change::Remove {
+            key,
+            revision,
+            cause,
+        } => format!("{cause:?} {} {revision}", key.as_str()),
+        Change::Clear { prefix, revision } => format!("clear {prefix} {revision}"),
+    };
+    changes.list.iter().map(describe).collect()
 }
 
 #[test]
@@ -44,8 +59,12 @@ fn commands_of_a_batch_see_each_other_and_the_base_stays() {
     assert_eq!(execute(delete("c"), &mut staged), Outcome::Done);
     assert_eq!(execute(put("b", "4"), &mut staged), Outcome::Done);
     assert_eq!(execute(put("b", "5"), &mut staged), Outcome::Done);
-    assert!(!staged.changes.cleared);
-    let expected = [("a".into(), None), ("b".into(), Some(Entry::of("b", "5")))];
+    assert!(!staged.changes.clear());
+    let expected = [
+        ("a".into(), None),
+        ("b".into(), Some(Entry::of("b", "5"))),
+        ("c".into(), None),
+    ];
     assert_eq!(changed(staged), expected);
     assert_eq!(base.get("a"), Some(&Entry::of("a", "1")));
 }
@@ -54,7 +73,7 @@ fn commands_of_a_batch_see_each_other_and_the_base_stays() {
 fn after_a_clear_only_what_came_later_counts() {
     let base = Entries::from_iter([Entry::of("a", "1")]);
     let mut staged = stage(&base);
-    staged.set(Entry::of("b", "2"));
+    staged.set(Entry::of("b", "2"), Expiry::at_millis(NOW));
     execute(Command::Clear, &mut staged);
     assert!(staged.get("a").is_none() && staged.get("b").is_none());
     assert_eq!(
@@ -64,8 +83,8 @@ fn after_a_clear_only_what_came_later_counts() {
         ),
         Outcome::NotFound
     );
-    staged.set(Entry::of("c", "3"));
-    assert!(staged.changes.cleared);
+    staged.set(Entry::of("c", "3"), Expiry::at_millis(NOW));
+    assert!(staged.changes.clear());
     let expected = [("c".into(), Some(Entry::of("c", "3")))];
     assert_eq!(changed(staged), expected);
 }
@@ -81,7 +100,7 @@ fn what_has_expired_counts_as_not_there() {
         ),
         Outcome::NotFound
     );
-    assert_eq!(changed(staged), [("a".into(), None)]);
+    assert_eq!(changed(staged), []);
 }
 
 #[test]
@@ -93,13 +112,13 @@ fn a_sweep_removes_what_has_expired_and_nothing_else() {
         Entry::of("d", "1"),
     ]);
     let mut staged = stage(&base);
-    staged.set(Entry::of("b", "2"));
+    staged.set(Entry::of("b", "2"), Expiry::at_millis(NOW));
     assert_eq!(execute(Command::Sweep, &mut staged), Outcome::Swept(1));
     let expected = [("a".into(), None), ("b".into(), Some(Entry::of("b", "2")))];
     assert_eq!(changed(staged), expected);
 
     let mut cleared = stage(&base);
-    cleared.clear();
+    cleared.clear(51);
     assert_eq!(execute(Command::Sweep, &mut cleared), Outcome::Swept(0));
 }
 
@@ -307,17 +326,51 @@ fn what_changes_nothing_has_no_revision() {
     assert_eq!(run(prefix("b:")), (Outcome::Deleted(0), 53));
     // Only what has expired is left.
     assert_eq!(run(Command::Clear), (Outcome::Done, 53));
-    assert_eq!(run(Command::Sweep), (Outcome::Swept(1), 53));
-    assert_eq!(run(put("c", "1").into()), (Outcome::Done, 54));
-    assert_eq!(run(Command::Clear), (Outcome::Done, 55));
-    assert_eq!(run(Command::Clear), (Outcome::Done, 55));
-    assert!(staged.into_changes().cleared);
-
-    // Nothing is left, but revisions have been given.
-    let base = Entries::default();
-    let mut staged = stage(&base);
-    execute(put("a", "1").into(), &mut staged);
-    execute(Operation::Delete { key: key("a") }.into(), &mut staged);
+    // That it has is a change for those who watch; once.
+    assert_eq!(run(Command::Sweep), (Outcome::Swept(1), 54));
+    assert_eq!(run(Command::Sweep), (Outcome::Swept(0), 54));
+    assert_eq!(run(put("c", "1").into()), (Outcome::Done, 55));
+    assert_eq!(run(Command::Clear), (Outcome::Done, 56));
+    assert_eq!(run(Command::Clear), (Outcome::Done, 56));
     let changes = staged.into_changes();
-    assert!(changes.entries.is_empty() && !changes.is_empty());
+    let expected = [
+        "put b:3 51",
+        "Deleted b:1 52",
+        "clear b: 53",
+        "Cleared b:2 53",
+        "Cleared b:3 53",
+        "Expired a:old 54",
+        "put c 55",
+        "clear  56",
+    ];
+    assert_eq!(listed_changes(&changes), expected);
+}
+
+#[test]
+fn every_change_of_a_batch_is_listed_also_where_another_follows() {
+    let base = Entries::from_iter([expiring("old", NOW), Entry::of("a", "1")]);
+    let mut staged = stage(&base);
+    let touch = Operation::Touch {
+        key: key("a"),
+        expiry: None,
+    };
+    let delete = |name| Operation::Delete { key: key(name) };
+    for operation in [
+        put("a", "2"),
+        touch,
+        delete("a"),
+        delete("a"),
+        delete("old"),
+        put("old", "2"),
+    ] {
+        execute(operation.into(), &mut staged);
+    }
+    let expected = [
+        "put a 51",
+        "touch a 52",
+        "Deleted a 53",
+        "Expired old 54",
+        "put old 54",
+    ];
+    assert_eq!(listed_changes(&staged.into_changes()), expected);
 }

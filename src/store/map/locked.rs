@@ -4,10 +4,11 @@ use parking_lot::RwLockWriteGuard;
 
 use super::Contents;
 use crate::budget::Budget;
-use crate::store::keyspace::Keyspace;
+use crate::store::change::{Cause, Change};
+use crate::store::keyspace::{self, Keyspace};
 use crate::store::removed::Removed;
 use crate::store::revision::Counter;
-use crate::store::{Entry, Expiry};
+use crate::store::{Entry, Expiry, Revision};
 
 /// The entries under their lock, for a command that takes effect at once.
 pub(super) struct Locked<'a> {
@@ -16,29 +17,52 @@ pub(super) struct Locked<'a> {
     pub(super) budget: &'a Budget,
 }
 
+impl Locked<'_> {
+    fn note(&mut self, change: Change) {
+        self.contents.history.push(change);
+    }
+}
+
 impl Keyspace for Locked<'_> {
     fn get(&self, key: &str) -> Option<&Entry> {
         self.contents.entries.get(key)
     }
 
-    fn set(&mut self, entry: Entry) {
-        self.removed
-            .some
-            .extend(self.contents.set(entry, self.budget));
+    fn set(&mut self, entry: Entry, now: Expiry) {
+        let old = self.contents.set(entry.clone(), self.budget);
+        if let Some(old) = old {
+            if !old.is_live(now) {
+                let gone = keyspace::gone(&old, entry.revision(), Cause::Expired);
+                gone.into_iter().for_each(|it| self.note(it));
+            }
+            self.removed.some.push(old);
+        }
+        self.note(Change::Put(entry));
     }
 
     fn touch(&mut self, entry: Entry) {
-        self.set(entry);
+        let old = self.contents.set(entry.clone(), self.budget);
+        self.removed.some.extend(old);
+        self.note(Change::Touch(entry));
     }
 
-    fn remove(&mut self, key: &str) {
-        self.removed
-            .some
-            .extend(self.contents.remove(key, self.budget));
+    fn remove(&mut self, key: &str, revision: Revision, cause: Cause) {
+        if let Some(old) = self.contents.remove(key, self.budget) {
+            let gone = keyspace::gone(&old, revision, cause);
+            gone.into_iter().for_each(|it| self.note(it));
+            self.removed.some.push(old);
+        }
     }
 
-    fn clear(&mut self) {
-        self.removed.all = Some(self.contents.clear(self.budget));
+    fn clear(&mut self, revision: Revision) {
+        let all = self.contents.clear(self.budget);
+        self.removed.all.push(all);
+        self.note_clear("", revision);
+    }
+
+    fn note_clear(&mut self, prefix: &str, revision: Revision) {
+        let prefix = prefix.into();
+        self.note(Change::Clear { prefix, revision });
     }
 
     fn footprint(&self) -> u64 {
@@ -50,13 +74,12 @@ impl Keyspace for Locked<'_> {
         expired.take(most).cloned().collect()
     }
 
-    fn has_live(&self, now: Expiry) -> bool {
+    fn clears(&self, now: Expiry) -> bool {
         self.contents.entries.count_live(now, usize::MAX) > Some(0)
     }
 
-    fn live_with(&self, prefix: &str, now: Expiry) -> Vec<Entry> {
-        let found = self.contents.entries.with_prefix(prefix);
-        found.filter(|it| it.is_live(now)).cloned().collect()
+    fn with_prefix(&self, prefix: &str) -> Vec<Entry> {
+        self.contents.entries.with_prefix(prefix).cloned().collect()
     }
 
     fn counter(&mut self) -> &mut Counter {

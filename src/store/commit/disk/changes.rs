@@ -1,25 +1,31 @@
 //! How changes look in a batch of the log, and entries in a block of a snapshot.
 //!
-//! A batch is a byte that is 1 if all entries before it are gone and 0 otherwise, then the revision of its last commit (8 bytes), then its
-//! changes, one for each key. A block is only changes, all of which set an entry. A change is
+//! A batch is a byte that is 1 if it takes the place of the batch before it, which never happened, and 0 otherwise; then the revision before it
+//! and the one behind it (8 bytes each), then its changes in their order. A block is only changes, all of which set an entry.
+//! A change is
 //!
 //! ```text
 //! bytes  field
-//!     1  flags: SET, TOUCHED or neither (the key is removed), EXPIRES, JSON
-//!     2  length of the key
-//!     n  key
-//!     8  with SET and TOUCHED: revision
+//!     1  flags: SET, TOUCHED, CLEARED or none of these (the key is removed); EXPIRES, JSON; and why it is removed: EXPIRED, BY_CLEAR
+//!     2  length of the key, or with CLEARED of the prefix
+//!     n  key, or prefix
+//!     8  revision
 //!     8  with EXPIRES: milliseconds since 1970
 //!     4  with SET: length of the value
 //!     n  with SET: value
 //! ```
 //!
-//! Numbers are little-endian. Version 3 wrote the same without the revisions. Everything in there has one and the same revision, which
-//! [`super::directory`] knows.
+//! Numbers are little-endian. A clear without a prefix removes everything; with one, the removal of each key follows.
+//!
+//! Version 4 kept only the last change of each key, and no order. Its batch has a byte that is 1 if all entries before it are gone,
+//! and the revision behind it, and what is removed has no revision. Version 3 wrote the same without any revisions. Everything in
+//! there has one and the same, which [`super::directory`] knows.
 
+use crate::store::change::{Cause, Change};
+use crate::store::history::History;
 use crate::store::index::Loader;
-use crate::store::keyspace::{Change, Changes};
-use crate::store::{Entry, Expiry, Kind, Revision};
+use crate::store::keyspace::Changes;
+use crate::store::{Entry, Expiry, Key, Kind, Revision};
 
 /// The key has this value from now on.
 const SET: u8 = 1;
@@ -29,35 +35,61 @@ const TOUCHED: u8 = 2;
 const EXPIRES: u8 = 4;
 /// The value is JSON, and not text.
 const JSON: u8 = 8;
+/// Removed since it has expired.
+const EXPIRED: u8 = 16;
+/// Removed by a clear that stands before it.
+const BY_CLEAR: u8 = 32;
+/// Everything with this prefix is removed.
+const CLEARED: u8 = 64;
 
-/// Where revisions are.
+/// Which version wrote it.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Form {
-    /// Version 3 wrote it: all have this one.
-    Before(Revision),
-    /// They are written down.
+    /// Version 3: all have this revision.
+    V3(Revision),
+    V4,
     Now,
 }
 
 impl Form {
     fn take_revision(self, bytes: &mut &[u8]) -> Option<Revision> {
         Some(match self {
-            Form::Before(revision) => revision,
-            Form::Now => u64::from_le_bytes(take(bytes)?),
+            Form::V3(revision) => revision,
+            Form::V4 | Form::Now => take_number(bytes)?,
         })
     }
 }
 
 /// Appends a batch.
 pub(super) fn encode(changes: &Changes, bytes: &mut Vec<u8>) {
-    bytes.push(u8::from(changes.cleared));
+    bytes.push(u8::from(changes.corrects));
+    bytes.extend_from_slice(&changes.before.to_le_bytes());
     bytes.extend_from_slice(&changes.revision.to_le_bytes());
-    for change in &changes.entries {
+    for change in &changes.list {
         match change {
-            Change::Set(entry) => encode_entry(entry, bytes),
-            Change::Touched(entry) => encode_head(TOUCHED, entry, bytes),
-            Change::Removed(entry) => encode_key(0, entry.key(), bytes),
+            Change::Touch(entry) => encode_head(TOUCHED, entry, bytes),
+            other => encode_whole(other, bytes),
         }
+    }
+}
+
+/// Appends a change, in a form that does not need what was there before.
+pub(super) fn encode_whole(change: &Change, bytes: &mut Vec<u8>) {
+    match change {
+        Change::Put(entry) | Change::Touch(entry) => encode_entry(entry, bytes),
+        Change::Remove {
+            key,
+            revision,
+            cause,
+        } => {
+            let cause = match cause {
+                Cause::Deleted => 0,
+                Cause::Expired => EXPIRED,
+                Cause::Cleared => BY_CLEAR,
+            };
+            encode_key(cause, key.as_str(), *revision, bytes);
+        }
+        Change::Clear { prefix, revision } => encode_key(CLEARED, prefix, *revision, bytes),
     }
 }
 
@@ -77,40 +109,101 @@ pub(super) fn encode_entry(entry: &Entry, bytes: &mut Vec<u8>) {
 /// Appends all of an entry but its value.
 fn encode_head(flags: u8, entry: &Entry, bytes: &mut Vec<u8>) {
     let expires = if entry.expiry.is_some() { EXPIRES } else { 0 };
-    encode_key(flags | expires, entry.key(), bytes);
-    bytes.extend_from_slice(&entry.revision().to_le_bytes());
+    encode_key(flags | expires, entry.key(), entry.revision(), bytes);
     if let Some(expiry) = entry.expiry {
         bytes.extend_from_slice(&expiry.millis().to_le_bytes());
     }
 }
 
-fn encode_key(flags: u8, key: &str, bytes: &mut Vec<u8>) {
+fn encode_key(flags: u8, key: &str, revision: Revision, bytes: &mut Vec<u8>) {
     bytes.push(flags);
-    // The longest key has 1024 bytes.
+    // The longest key has 1024 bytes, and a prefix that is longer has none.
     bytes.extend_from_slice(&(key.len() as u16).to_le_bytes());
     bytes.extend_from_slice(key.as_bytes());
+    bytes.extend_from_slice(&revision.to_le_bytes());
 }
 
-/// Carries out a batch, and returns its revision. `None` if it is none; then it has been carried out in part.
-pub(super) fn apply(batch: &[u8], form: Form, entries: &mut Loader) -> Option<Revision> {
-    let (cleared, mut rest) = batch.split_first()?;
-    let revision = form.take_revision(&mut rest)?;
-    match cleared {
-        0 => {}
-        1 => *entries = Loader::default(),
-        _ => return None,
-    }
-    while !rest.is_empty() {
-        match take_change(&mut rest, form)? {
-            Read::Set(entry) => entries.insert(entry),
-            Read::Touched(key, expiry, revision) => {
-                let touched = entries.get(key)?.with_expiry(expiry);
-                entries.insert(touched.at(revision));
-            }
-            Read::Removed(key) => entries.remove(key),
+/// A store while it is loaded.
+#[derive(Default)]
+pub(super) struct Loading {
+    pub(super) entries: Loader,
+    /// The revision of the last batch.
+    pub(super) last: Revision,
+    pub(super) history: History,
+}
+
+impl Loading {
+    /// An empty store, which had this revision, and may have so many bytes of history.
+    pub(super) fn begin(history_bytes: u64, last: Revision) -> Loading {
+        Loading {
+            entries: Loader::default(),
+            last,
+            history: History::new(history_bytes, last),
         }
     }
-    Some(revision)
+
+    /// Carries out a batch. `None` if it is none; then it has been carried out in part.
+    pub(super) fn apply(&mut self, mut batch: &[u8], form: Form) -> Option<()> {
+        let [kind] = take(&mut batch)?;
+        if kind > 1 {
+            return None;
+        }
+        if let Form::V3(_) | Form::V4 = form {
+            return self.apply_earlier(kind == 1, batch, form);
+        }
+        let before = take_number(&mut batch)?;
+        let revision = take_number(&mut batch)?;
+        if kind == 1 {
+            self.history.take_back(before);
+        }
+        while !batch.is_empty() {
+            let change = take_change(&mut batch, form)?.into_change(&self.entries)?;
+            self.carry_out(&change);
+            // A correction begins with what was there before.
+            if change.revision() > before {
+                self.history.push(change);
+            }
+        }
+        drop(self.history.close());
+        self.last = match kind {
+            1 => revision,
+            _ => self.last.max(revision),
+        };
+        Some(())
+    }
+
+    /// The same for a batch that does not say how it has come about.
+    fn apply_earlier(&mut self, cleared: bool, mut batch: &[u8], form: Form) -> Option<()> {
+        let revision = form.take_revision(&mut batch)?;
+        if cleared {
+            self.entries = Loader::default();
+        }
+        while !batch.is_empty() {
+            let change = take_change(&mut batch, form)?.into_change(&self.entries)?;
+            self.carry_out(&change);
+        }
+        self.last = self.last.max(revision);
+        self.history.restart(self.last);
+        Some(())
+    }
+
+    fn carry_out(&mut self, change: &Change) {
+        match change {
+            Change::Put(entry) | Change::Touch(entry) => self.entries.insert(entry.clone()),
+            Change::Remove { key, .. } => self.entries.remove(key.as_str()),
+            Change::Clear { prefix, .. } if prefix.is_empty() => self.entries = Loader::default(),
+            Change::Clear { .. } => {}
+        }
+    }
+}
+
+/// Reads changes that were written whole, see [`encode_whole`]. `None` if there is anything else.
+pub(super) fn read_changes(mut bytes: &[u8]) -> Option<Vec<Change>> {
+    let (mut changes, nothing) = (Vec::new(), Loader::default());
+    while !bytes.is_empty() {
+        changes.push(take_change(&mut bytes, Form::Now)?.into_change(&nothing)?);
+    }
+    Some(changes)
 }
 
 /// Reads the entries of a block. `None` if there is anything else.
@@ -129,25 +222,50 @@ pub(super) fn read_entries(mut block: &[u8], form: Form) -> Option<Vec<Entry>> {
 enum Read<'a> {
     Set(Entry),
     Touched(&'a str, Option<Expiry>, Revision),
-    Removed(&'a str),
+    Removed(Key, Revision, Cause),
+    Cleared(&'a str, Revision),
+}
+
+impl Read<'_> {
+    /// The change of these entries; `None` if one of them is missing.
+    fn into_change(self, entries: &Loader) -> Option<Change> {
+        Some(match self {
+            Read::Set(entry) => Change::Put(entry),
+            Read::Touched(key, expiry, revision) => {
+                let touched = entries.get(key)?.with_expiry(expiry);
+                Change::Touch(touched.at(revision))
+            }
+            Read::Removed(key, revision, cause) => Change::Remove {
+                key,
+                revision,
+                cause,
+            },
+            Read::Cleared(prefix, revision) => Change::Clear {
+                prefix: prefix.into(),
+                revision,
+            },
+        })
+    }
 }
 
 fn take_change<'a>(bytes: &mut &'a [u8], form: Form) -> Option<Read<'a>> {
     let [flags] = take(bytes)?;
     let key = u16::from_le_bytes(take(bytes)?);
     let key = bytes.split_off(..usize::from(key))?;
-    let revision = match flags & (SET | TOUCHED) {
-        0 => 0,
+    let revision = match (form, flags & (SET | TOUCHED)) {
+        // What is removed had none.
+        (Form::V4, 0) => 0,
         _ => form.take_revision(bytes)?,
     };
     let expiry = match flags & EXPIRES {
         0 => None,
-        _ => Some(Expiry::at_millis(u64::from_le_bytes(take(bytes)?))),
+        _ => Some(Expiry::at_millis(take_number(bytes)?)),
     };
     let kind = match flags & JSON {
         0 => Kind::Text,
         _ => Kind::Json,
     };
+    let removed = |cause| Some(Read::Removed(Key::try_from(key).ok()?, revision, cause));
     match flags & !(EXPIRES | JSON) {
         SET => {
             let value = u32::from_le_bytes(take(bytes)?);
@@ -159,9 +277,16 @@ fn take_change<'a>(bytes: &mut &'a [u8], form: Form) -> Option<Read<'a>> {
             let key = str::from_utf8(key).ok()?;
             Some(Read::Touched(key, expiry, revision))
         }
-        0 => Some(Read::Removed(str::from_utf8(key).ok()?)),
+        0 => removed(Cause::Deleted),
+        EXPIRED => removed(Cause::Expired),
+        BY_CLEAR => removed(Cause::Cleared),
+        CLEARED => Some(Read::Cleared(str::from_utf8(key).ok()?, revision)),
         _ => None,
     }
+}
+
+fn take_number(bytes: &mut &[u8]) -> Option<u64> {
+    take(bytes).map(u64::from_le_bytes)
 }
 
 fn take<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
@@ -203,66 +328,155 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_batch_is_carried_out_as_it_was_written() {
-        let text = |key, value| entry(key, Kind::Text, value, None);
-        let old = ["a", "b", "c"].map(|key| text(key, "1"));
-        for cleared in [false, true] {
-            let mut changes = Changes {
-                cleared,
-                entries: [
-                    Change::Removed(old[0].clone()),
-                    Change::Set(text("b", "4").at(8)),
-                    Change::Set(text("d", "5").at(9)),
-                ]
-                .into(),
-                revision: 10,
-                ..Changes::default()
-            };
-            let touched = old[2].with_expiry(Some(Expiry::at_millis(u64::MAX)));
-            let touched = touched.at(7);
-            if !cleared {
-                changes.entries.insert(Change::Touched(touched.clone()));
-            }
-            let mut bytes = Vec::new();
-            encode(&changes, &mut bytes);
-            let mut loader = Loader::from_blocks([old.to_vec()]);
-            assert_eq!(apply(&bytes, Form::Now, &mut loader), Some(10));
-            let entries: Entries = loader.finish();
-            assert_eq!(entries.get("a"), None);
-            assert_eq!(entries.get("b"), Some(&text("b", "4")));
-            assert_eq!(entries.get("c"), (!cleared).then_some(&touched));
-            assert_eq!(entries.len(), if cleared { 2 } else { 3 });
-            let revision = |key| entries.get(key).map(Entry::revision);
-            let expected = [Some(8), (!cleared).then_some(7), Some(9)];
-            assert_eq!(["b", "c", "d"].map(revision), expected);
-            let short = &bytes[..bytes.len() - 1];
-            assert_eq!(apply(short, Form::Now, &mut Loader::default()), None);
+    fn store_of(entries: &[Entry]) -> Loading {
+        Loading {
+            entries: Loader::from_blocks([entries.to_vec()]),
+            ..Loading::begin(1 << 20, 6)
         }
-        assert_eq!(apply(&[2], Form::Before(1), &mut Loader::default()), None);
-        let unknown_key = [0, TOUCHED, 1, 0, b'k'];
-        let applied = apply(&unknown_key, Form::Before(1), &mut Loader::default());
-        assert_eq!(applied, None);
+    }
+
+    fn text(key: &str, value: &str) -> Entry {
+        entry(key, Kind::Text, value, None)
+    }
+
+    fn gone(key: &str, revision: Revision, cause: Cause) -> Change {
+        Change::Remove {
+            key: Key::try_from(key.as_bytes()).unwrap(),
+            revision,
+            cause,
+        }
+    }
+
+    fn clear(prefix: &str, revision: Revision) -> Change {
+        Change::Clear {
+            prefix: prefix.into(),
+            revision,
+        }
+    }
+
+    fn batch(changes: Changes) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        encode(&changes, &mut bytes);
+        bytes
+    }
+
+    fn described(changes: &[Change]) -> Vec<String> {
+        changes.iter().map(|it| format!("{it:?}")).collect()
     }
 
     #[test]
-    fn what_version_3_wrote_gets_the_revision_that_is_given() {
-        let mut loader = Loader::default();
-        let batch = [
-            &[1, SET, 1, 0, b'k', 1, 0, 0, 0, b'v'][..],
-            &[TOUCHED | EXPIRES, 1, 0, b'k'],
-            &[9; 8],
+    fn a_batch_is_carried_out_as_it_was_written_and_all_of_it_remembered() {
+        let old = ["a", "b", "c", "d:1"].map(|key| text(key, "1").at(6));
+        let touched = old[2].with_expiry(Some(Expiry::at_millis(u64::MAX)));
+        let list = vec![
+            gone("a", 7, Cause::Deleted),
+            Change::Touch(touched.at(8)),
+            clear("d:", 9),
+            gone("d:1", 9, Cause::Cleared),
+            gone("b", 10, Cause::Expired),
+            Change::Put(text("b", "2").at(10)),
+            Change::Put(text("b", "3").at(11)),
         ];
-        assert_eq!(
-            apply(&batch.concat(), Form::Before(77), &mut loader),
-            Some(77)
-        );
+        let bytes = batch(Changes {
+            list: list.clone(),
+            before: 6,
+            revision: 11,
+            ..Changes::default()
+        });
+        let mut loading = store_of(&old);
+        assert_eq!(loading.apply(&bytes, Form::Now), Some(()));
+        assert_eq!(loading.last, 11);
+        let mut remembered = list;
+        remembered.remove(3);
+        let after = loading.history.after(6, 100).unwrap();
+        assert_eq!(described(&after), described(&remembered));
+        let entries: Entries = loading.entries.finish();
+        assert_eq!(entries.len(), 2);
+        assert_eq!(entries.get("b").map(Entry::value), Some("3"));
+        assert_eq!(entries.get("c").map(Entry::revision), Some(8));
+
+        let short = &bytes[..bytes.len() - 1];
+        assert_eq!(store_of(&old).apply(short, Form::Now), None);
+        assert_eq!(store_of(&[]).apply(&bytes, Form::Now), None); // touches what is not there
+        assert_eq!(store_of(&[]).apply(&[2], Form::Now), None);
+        let all = batch(Changes {
+            list: vec![clear("", 7), Change::Put(text("z", "1").at(8))],
+            before: 6,
+            revision: 8,
+            ..Changes::default()
+        });
+        let mut loading = store_of(&old);
+        loading.apply(&all, Form::Now).unwrap();
+        assert_eq!(loading.entries.finish().len(), 1);
+    }
+
+    #[test]
+    fn a_correction_takes_the_place_of_what_it_corrects() {
+        let old = [text("a", "1").at(6)];
+        let put = |key, value, revision| Change::Put(text(key, value).at(revision));
+        let made = Changes {
+            list: vec![put("a", "2", 7), put("b", "2", 8), put("c", "2", 9)],
+            before: 6,
+            revision: 9,
+            ..Changes::default()
+        };
+        let correction = Changes {
+            list: vec![
+                put("a", "1", 6),
+                gone("b", 6, Cause::Cleared),
+                gone("c", 6, Cause::Cleared),
+                put("b", "3", 7),
+            ],
+            before: 6,
+            revision: 7,
+            corrects: true,
+            ..Changes::default()
+        };
+        let mut loading = store_of(&old);
+        loading.apply(&batch(made), Form::Now).unwrap();
+        loading.apply(&batch(correction), Form::Now).unwrap();
+        assert_eq!(loading.last, 7);
+        let after = loading.history.after(6, 100).unwrap();
+        assert_eq!(described(&after), described(&[put("b", "3", 7)]));
+        let entries: Entries = loading.entries.finish();
+        assert_eq!(entries.len(), 2);
+        assert_eq!(entries.get("a").map(Entry::revision), Some(6));
+    }
+
+    #[test]
+    fn what_earlier_versions_wrote_is_read_and_begins_a_history() {
+        let number = |it: u64| it.to_le_bytes();
+        let removed = [0, 1, 0, b'a'];
+        let set = |revision: &[u8]| {
+            let (head, value) = ([SET, 1, 0, b'k'], [1, 0, 0, 0, b'v']);
+            [&head[..], revision, &value].concat()
+        };
+        let touched = [&[TOUCHED | EXPIRES, 1, 0, b'k'][..], &[9; 8]].concat();
+        let old = [text("a", "1")];
+
+        let version_4 = [
+            &[0][..],
+            &number(88),
+            &removed,
+            &set(&number(87)),
+            &[TOUCHED, 1, 0, b'k'],
+            &number(88),
+        ];
+        let mut loading = store_of(&old);
+        loading.apply(&version_4.concat(), Form::V4).unwrap();
+        assert_eq!((loading.last, loading.history.oldest()), (88, 88));
+        assert_eq!(loading.entries.get("a"), None);
+        assert_eq!(loading.entries.get("k").map(Entry::revision), Some(88));
+
+        let version_3 = [&[1][..], &set(&[]), &touched].concat();
+        let mut loading = store_of(&old);
+        loading.apply(&version_3, Form::V3(77)).unwrap();
+        assert_eq!((loading.last, loading.history.oldest()), (77, 77));
         let expires =
             Entry::of("k", "v").with_expiry(Some(Expiry::at_millis(0x0909_0909_0909_0909)));
-        assert_eq!(loader.get("k"), Some(&expires));
-        assert_eq!(loader.get("k").map(Entry::revision), Some(77));
-        let block = [SET, 1, 0, b'k', 1, 0, 0, 0, b'v'];
-        let read = read_entries(&block, Form::Before(78)).unwrap();
+        assert_eq!(loading.entries.get("k"), Some(&expires));
+        assert_eq!(loading.entries.get("k").map(Entry::revision), Some(77));
+        let read = read_entries(&set(&[]), Form::V3(78)).unwrap();
         assert_eq!(read, [Entry::of("k", "v")]);
         assert_eq!(read[0].revision(), 78);
     }

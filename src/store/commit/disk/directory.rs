@@ -16,10 +16,11 @@ use super::log;
 use crate::store::Revision;
 
 /// The version of everything in the directory. To be raised with any change that this code could not read.
-const FORMAT: &str = "threadkv 4";
+const FORMAT: &str = "threadkv 5";
 
-/// The version before, which is read, and taken over: its frames have tags of their own, and no revisions.
-const FORMAT_BEFORE: &str = "threadkv 3";
+/// Versions before, which are read, and taken over: their frames have tags of their own. The first of them has no revisions.
+const FORMAT_3: &str = "threadkv 3";
+const FORMAT_4: &str = "threadkv 4";
 
 /// What versions before that have in their `threadkv.format`.
 const OUTDATED: [&str; 2] = ["threadkv 1", "threadkv 2"];
@@ -91,6 +92,8 @@ pub(super) struct Directory {
     /// The revision that the store had when it was made, or taken over from version 3. Everything from then has it. `None` if it has
     /// not been taken over yet.
     revision: OnceLock<Revision>,
+    /// Whether an earlier version has written `threadkv.format`.
+    is_earlier: bool,
 }
 
 /// The files of a store, by the numbers in their names, in ascending order.
@@ -116,6 +119,7 @@ impl Directory {
             handle,
             id: 0,
             revision: OnceLock::new(),
+            is_earlier: false,
         };
         if !directory.read_format()? {
             directory.found(revision)?;
@@ -136,7 +140,12 @@ impl Directory {
         self.revision.get().copied()
     }
 
-    /// Makes a store of version 3 one of this version. What is there has this revision from now on.
+    /// Whether it is a store of an earlier version, which has not been taken over.
+    pub(super) fn is_earlier(&self) -> bool {
+        self.is_earlier
+    }
+
+    /// Makes a store of an earlier version one of this version. What has no revision has this one from now on.
     pub(super) fn take_over(&self, revision: Revision) -> io::Result<()> {
         self.write_format(revision)?;
         let found = "has been taken over from an earlier version, which cannot read it any more";
@@ -209,13 +218,16 @@ impl Directory {
         };
         if let Some(id) = field("id ").and_then(|it| u64::from_str_radix(it, 16).ok()) {
             self.id = id;
-            if found == format!("{FORMAT_BEFORE}\nid {id:016x}\n") {
+            if found == format!("{FORMAT_3}\nid {id:016x}\n") {
+                self.is_earlier = true;
                 return Ok(true);
             }
             let revision = field("revision ").and_then(|it| it.parse().ok());
-            if let Some(revision) = revision
-                && found == format_text(id, revision)
-            {
+            let revision = revision.filter(|revision| {
+                self.is_earlier = found == format_text(FORMAT_4, id, *revision);
+                self.is_earlier || found == format_text(FORMAT, id, *revision)
+            });
+            if let Some(revision) = revision {
                 self.revision = OnceLock::from(revision);
                 return Ok(true);
             }
@@ -223,7 +235,7 @@ impl Directory {
         let found = found.lines().next().unwrap_or_default().to_owned();
         Err(if OUTDATED.contains(&&*found) {
             OpenError::Outdated(path, found)
-        } else if [FORMAT, FORMAT_BEFORE].contains(&&*found) {
+        } else if [FORMAT, FORMAT_3, FORMAT_4].contains(&&*found) {
             OpenError::Damaged(path, "it is not as it was written")
         } else {
             OpenError::Format(path, found)
@@ -265,18 +277,18 @@ impl Directory {
     fn write_format(&self, revision: Revision) -> io::Result<()> {
         let draft = self.path.join("threadkv.format.new");
         let mut file = File::create(&draft)?;
-        file.write_all(format_text(self.id, revision).as_bytes())?;
+        file.write_all(format_text(FORMAT, self.id, revision).as_bytes())?;
         file.sync_all()?;
         fs::rename(&draft, self.path.join(FORMAT_FILE))?;
         self.sync()?;
-        let _ = self.revision.set(revision); // it is written once only
+        let _ = self.revision.set(revision); // one that is there is the same
         Ok(())
     }
 }
 
 /// The lines have a checksum, so that no other revision is read than was written.
-fn format_text(id: u64, revision: Revision) -> String {
-    let lines = format!("{FORMAT}\nid {id:016x}\nrevision {revision}\n");
+fn format_text(format: &str, id: u64, revision: Revision) -> String {
+    let lines = format!("{format}\nid {id:016x}\nrevision {revision}\n");
     let sum = xxh3_64_with_seed(lines.as_bytes(), id);
     format!("{lines}sum {sum:016x}\n")
 }

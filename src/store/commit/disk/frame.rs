@@ -55,22 +55,28 @@ pub(super) enum Tag {
     Block3 = 5,
     /// The end of a snapshot. Its number is that of the blocks.
     End = 6,
-    /// Changes that were committed together. Batches are numbered from 0 on.
-    Batch = 7,
+    /// The same as [`Tag::Batch`], with the last change of each key only, as version 4 wrote it.
+    Batch4 = 7,
     /// Entries of a snapshot. Blocks are numbered from 0 on.
     Block = 8,
+    /// Changes that were committed together. Batches are numbered from 0 on.
+    Batch = 9,
+    /// Earlier changes, in a snapshot. Numbered from 0 on.
+    History = 10,
 }
 
 impl Tag {
-    const ALL: [Tag; 8] = [
+    const ALL: [Tag; 10] = [
         Tag::Log,
         Tag::Batch3,
         Tag::Seal,
         Tag::Snapshot,
         Tag::Block3,
         Tag::End,
-        Tag::Batch,
+        Tag::Batch4,
         Tag::Block,
+        Tag::Batch,
+        Tag::History,
     ];
 }
 

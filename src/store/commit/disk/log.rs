@@ -99,8 +99,8 @@ impl Log {
         }
     }
 
-    /// Writes a batch and makes it as durable as was asked for. A batch that need not be `durable` (it could be made again) is not
-    /// synced. If the disk refuses the batch, the log is as it was before.
+    /// Writes a batch and makes it as durable as was asked for. A batch that need not be `durable` (it could be made again) is handed
+    /// over, and not synced. If the disk refuses the batch, the log is as it was before.
     pub(super) fn append(&mut self, changes: &Changes, durable: bool) -> Result<()> {
         if self.written >= self.full_at {
             match self.begin_file() {
@@ -117,9 +117,9 @@ impl Log {
         self.next += 1;
         let written = match self.durability {
             Durability::Sync if durable => self.sync(),
-            Durability::Os if durable => self.hand_over(),
-            _ if self.kept.len() > KEPT_BYTES => self.hand_over(),
-            _ => Ok(()),
+            Durability::Sync | Durability::Os => self.hand_over(),
+            Durability::None if self.kept.len() > KEPT_BYTES => self.hand_over(),
+            Durability::None => Ok(()),
         };
         if let Err(WriteError::Refused(_)) = written {
             self.kept.truncate(kept);

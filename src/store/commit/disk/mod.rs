@@ -10,7 +10,7 @@
 //!
 //! ```text
 //! DIR                      locked by the process that uses it (flock on the directory itself)
-//! DIR/threadkv.format      "threadkv 4", the store's id, which seeds all checksums, and its first revision
+//! DIR/threadkv.format      "threadkv 5", the store's id, which seeds all checksums, and its first revision
 //! DIR/log-<N>              batches from number N on; N has 20 digits
 //! DIR/snapshot-<N>         all entries as they were just before batch N
 //! DIR/snapshot.new         a snapshot that is being written, or was when the process ended: never read
@@ -72,10 +72,17 @@
 //!
 //! `threadkv.format` has the first revision of the store, which is that of the state as long as nothing has been written.
 //!
-//! **A directory of version 3** has no revisions. A start reads it whole, and only then replaces `threadkv.format`, as the first start
-//! writes it: from now on this version counts, and all that has no revision of its own has the one in there. Frames of version 3 have
-//! tags of their own, so they stay until a snapshot replaces them. *Ended before the rename:* it is a directory of version 3 still, and
-//! nobody has seen a revision. *Ended behind it:* the start goes on as any other.
+//! **A directory of version 3** has no revisions, one of **version 4** has no order of changes. A start reads it whole, and only then
+//! replaces `threadkv.format`, as the first start writes it: from now on this version counts, and all that has no revision of its own
+//! has the one in there. Frames of earlier versions have tags of their own, so they stay until a snapshot replaces them. *Ended
+//! before the rename:* it is a directory of the earlier version still, and nobody has seen a new revision. *Ended behind it:* the start goes on as any
+//! other.
+//!
+//! # History
+//!
+//! Those who watch may go on from an earlier revision, also behind a restart ([`crate::store::history`]). So a batch has all its changes
+//! in their order, and not only what they come to, and a snapshot also has the latest changes before it. A start fills the history
+//! from both. That a key has expired is written down, so that it has a revision, but not synced: it could be made again.
 //!
 //! # Deadlines
 //!
@@ -83,7 +90,7 @@
 //! gone from D on. So whatever was decided on it comes too late: a touch would bring the key back, and a condition would have found what was
 //! gone. At A, under the write lock, this is noticed, and nothing is applied. The whole batch is decided again. The log has the first
 //! decision already, so a second batch follows, which turns that into the second one, as durable as the first one, before the
-//! answer.
+//! answer. In the history it takes the first one's place.
 //! *Killed between the two batches:* the next start carries out the first one, as it may do with any writes that were not answered.
 //! If the disk does not take the second batch, the first one happens, but for touches of what is gone; those whose answers would not
 //! be the same are told that it is not known.
@@ -139,6 +146,17 @@ pub enum Durability {
     None,
 }
 
+/// How a store uses its directory.
+#[derive(Clone, Copy, Debug)]
+pub struct DiskOptions {
+    /// What an answered write means.
+    pub durability: Durability,
+    /// A snapshot is made when the log has so many bytes, or later if the data is larger.
+    pub snapshot_after: u64,
+    /// How many bytes of changes are kept for those who watch.
+    pub history: u64,
+}
+
 impl fmt::Display for Durability {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -172,22 +190,23 @@ struct Disk {
 
 impl Disk {
     /// Takes a directory, creating it if need be, and loads what is in it into the map.
-    fn open(
-        path: &Path,
-        durability: Durability,
-        snapshot_after: u64,
-        map: &Arc<Map>,
-    ) -> Result<Disk, OpenError> {
+    fn open(path: &Path, options: DiskOptions, map: &Arc<Map>) -> Result<Disk, OpenError> {
+        let DiskOptions {
+            durability,
+            snapshot_after,
+            history,
+        } = options;
         let least = revision::at_start();
         let directory = Arc::new(Directory::open(path, least)?);
         let Recovered {
             entries,
             counter,
+            history,
             log,
             snapshot,
             snapshot_bytes,
-        } = recovery::recover(&directory, durability, least)?;
-        map.load(entries, counter);
+        } = recovery::recover(&directory, durability, history, least)?;
+        map.load(entries, counter, history);
         let last = (snapshot, snapshot_bytes);
         let snapshotter = Snapshotter::start(&directory, map, snapshot_after, last)
             .map_err(|error| OpenError::Io("start a thread for", path.into(), error))?;
@@ -216,12 +235,11 @@ impl Journal {
     /// Opens the directory, loads what is in it into the map, and starts the journal thread.
     pub(in crate::store) fn open(
         directory: &Path,
-        durability: Durability,
-        snapshot_after: u64,
+        options: DiskOptions,
         map: Arc<Map>,
         deliver: impl Fn(Vec<Reply>) + Send + Sync + 'static,
     ) -> Result<Journal, OpenError> {
-        let disk = Disk::open(directory, durability, snapshot_after, &map)?;
+        let disk = Disk::open(directory, options, &map)?;
         let (queue, jobs) = unbounded();
         let state = Arc::new(DiskState {
             failed: AtomicBool::new(false),
@@ -235,7 +253,7 @@ impl Journal {
             jobs: jobs.clone(),
             deliver: Arc::clone(&deliver),
         };
-        let writer = Writer::new(disk, durability, map, &state, &under_way);
+        let writer = Writer::new(disk, options.durability, map, &state, &under_way);
         let guard = Ended(Arc::clone(&under_way));
         let (end, ended) = bounded(1);
         let thread_error =

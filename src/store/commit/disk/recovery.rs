@@ -9,12 +9,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::Durability;
-use super::changes::{self, Form};
+use super::changes::{Form, Loading};
 use super::directory::{Directory, Files, OpenError};
 use super::frame::{self, Flaw, Frame, Tag};
 use super::log::{self as change_log, Log, WriteError};
 use super::snapshot;
-use crate::store::index::{Entries, Loader};
+use crate::store::history::History;
+use crate::store::index::Entries;
 use crate::store::revision::Counter;
 use crate::store::{Expiry, Revision};
 
@@ -22,6 +23,7 @@ use crate::store::{Expiry, Revision};
 pub(super) struct Recovered {
     pub(super) entries: Entries,
     pub(super) counter: Counter,
+    pub(super) history: History,
     pub(super) log: Log,
     /// The number of the snapshot; 0 without one.
     pub(super) snapshot: u64,
@@ -29,10 +31,12 @@ pub(super) struct Recovered {
     pub(super) snapshot_bytes: u64,
 }
 
-/// Loads the store in a directory. From now on it gives no revision that is smaller than `least`, nor one that it has given.
+/// Loads the store in a directory, with so many bytes of its history. From now on it gives no revision that is smaller than `least`, nor
+/// one that it has given.
 pub(super) fn recover(
     directory: &Arc<Directory>,
     durability: Durability,
+    history_bytes: u64,
     least: Revision,
 ) -> Result<Recovered, OpenError> {
     let started = Instant::now();
@@ -42,28 +46,27 @@ pub(super) fn recover(
     let snapshot = found.snapshots.last().copied();
     // What version 3 wrote has none of its own.
     let before = directory.revision().unwrap_or(least);
-    let snapshot::Loaded {
-        entries: mut loader,
-        revision,
-        bytes: snapshot_bytes,
-    } = match (snapshot, found.logs.first()) {
-        (Some(number), _) => snapshot::read(directory, number, before)?,
+    let (mut loading, snapshot_bytes) = match (snapshot, found.logs.first()) {
+        (Some(number), _) => snapshot::read(directory, number, history_bytes, before)?,
         (None, Some(first)) if *first > 0 => {
             let path = directory.snapshot(*first);
             return Err(OpenError::Damaged(path, "it is missing"));
         }
-        (None, _) => snapshot::Loaded::default(),
+        (None, _) => (Loading::begin(history_bytes, before), 0),
     };
     let start = snapshot.unwrap_or(0);
     let mut read = State {
-        entries: &mut loader,
+        loading: &mut loading,
         before,
-        last: before.max(revision),
     };
     let chain = Chain::read(directory, &found, start, &mut read)?;
-    let last = read.last;
+    let Loading {
+        entries: loader,
+        last,
+        history,
+    } = loading;
     let entries = loader.finish();
-    if directory.revision().is_none() {
+    if directory.is_earlier() {
         let path = || directory.path().to_owned();
         let take_over = directory.take_over(before);
         take_over.map_err(|error| OpenError::Io("write to", path(), error))?;
@@ -88,6 +91,7 @@ pub(super) fn recover(
     Ok(Recovered {
         entries,
         counter: Counter { last, least },
+        history,
         log,
         snapshot: start,
         snapshot_bytes,
@@ -96,23 +100,20 @@ pub(super) fn recover(
 
 /// A store while its log is read.
 struct State<'a> {
-    entries: &'a mut Loader,
+    loading: &'a mut Loading,
     /// The revision of what version 3 wrote.
     before: Revision,
-    /// The largest revision so far.
-    last: Revision,
 }
 
 impl State<'_> {
     /// Carries out a batch. `None` if it is none.
     fn apply(&mut self, tag: Tag, batch: &[u8]) -> Option<()> {
         let form = match tag {
-            Tag::Batch3 => Form::Before(self.before),
+            Tag::Batch3 => Form::V3(self.before),
+            Tag::Batch4 => Form::V4,
             _ => Form::Now,
         };
-        let revision = changes::apply(batch, form, self.entries)?;
-        self.last = self.last.max(revision);
-        Some(())
+        self.loading.apply(batch, form)
     }
 }
 
@@ -259,7 +260,9 @@ fn read_file(
         };
         match (frame.head.tag, next) {
             (Tag::Log, None) if frame.head.number == number => next = Some(number),
-            (tag @ (Tag::Batch | Tag::Batch3), Some(batch)) if frame.head.number == batch => {
+            (tag @ (Tag::Batch | Tag::Batch4 | Tag::Batch3), Some(batch))
+                if frame.head.number == batch =>
+            {
                 frame::invert(&mut file[frame.body.clone()]);
                 let body = &file[frame.body.clone()];
                 let applied = body.get(8..).and_then(|batch| state.apply(tag, batch));
@@ -302,7 +305,7 @@ fn read_file(
 fn synced_behind(file: &[u8], at: usize, id: u64) -> u64 {
     let synced = frame::all_behind(file, at, id).map(|frame| match frame.head.tag {
         Tag::Seal => frame.head.number,
-        Tag::Batch | Tag::Batch3 => {
+        Tag::Batch | Tag::Batch4 | Tag::Batch3 => {
             let mut body = file[frame.body].to_vec();
             frame::invert(&mut body);
             body.first_chunk()

@@ -1,7 +1,8 @@
 //! Snapshots: all entries as they were at one place in the log, in a file.
 //!
-//! A snapshot is a [`Tag::Snapshot`] frame with the revision of the state (8 bytes), then blocks of entries in byte order of their keys, then
-//! a [`Tag::End`] with how many entries there are (8 bytes). Version 3 wrote no revision in the first frame, and [`Tag::Block3`].
+//! A snapshot is a [`Tag::Snapshot`] frame with the revision of the state and the oldest one of its history (8 bytes each), then blocks of
+//! entries in byte order of their keys, then the changes between these two revisions, in [`Tag::History`] frames, then a [`Tag::End`] with how
+//! many entries there are (8 bytes). Version 4 wrote no history; version 3 wrote no revision in the first frame, and [`Tag::Block3`].
 
 use std::fs::{self, File};
 use std::io::{self, BufReader, Read, Write};
@@ -12,9 +13,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::changes::{self, Form};
+use super::changes::{self, Form, Loading};
 use super::directory::{Directory, OpenError};
 use super::frame::{self, FrameHead, HEAD, Tag};
+use crate::store::history::History;
 use crate::store::index::Loader;
 use crate::store::{Entry, Revision};
 
@@ -28,16 +30,18 @@ const SYNC_BYTES: u64 = 8 << 20;
 /// How often loading reports how far it is.
 const PROGRESS: Duration = Duration::from_secs(2);
 
-/// Writes a snapshot with everything before that batch of the log, and returns its length. It is whole and on disk when it gets
-/// its name. Where this fails, what was written is deleted.
+/// Writes a snapshot with everything before that batch of the log, and returns how long its entries are. It is whole and on disk when
+/// it gets its name. Where this fails, what was written is deleted.
 pub(super) fn write(
     directory: &Directory,
     (number, revision): (u64, Revision),
     entries: impl Iterator<Item = Entry>,
+    history: &History,
 ) -> io::Result<u64> {
     let draft = directory.new_snapshot();
     let write = || {
-        let length = write_file(&draft, directory.id(), (number, revision), entries)?;
+        let place = (number, revision);
+        let length = write_file(&draft, directory.id(), place, entries, history)?;
         // A write that was cut short, or changed on its way, must show before what this replaces is deleted.
         if !is_whole(&draft, directory.id(), number)? {
             let how = "what was written is not what can be read";
@@ -57,52 +61,80 @@ fn write_file(
     id: u64,
     (number, revision): (u64, Revision),
     entries: impl Iterator<Item = Entry>,
+    history: &History,
 ) -> io::Result<u64> {
-    let mut file = File::create(path)?;
-    let (mut bytes, mut body) = (Vec::new(), Vec::new());
-    let (mut written, mut synced, mut blocks, mut count) = (0, 0, 0, 0_u64);
-    frame::append(&mut bytes, 0, id, (Tag::Snapshot, number), |bytes| {
-        bytes.extend_from_slice(&revision.to_le_bytes());
-    });
-    let mut entries = entries.fuse();
-    loop {
-        while body.len() < BLOCK_BYTES
-            && let Some(entry) = entries.next()
-        {
-            changes::encode_entry(&entry, &mut body);
-            count += 1;
-        }
-        let (frame, end) = match body.is_empty() {
-            false => ((Tag::Block, blocks), false),
-            true => ((Tag::End, blocks), true),
-        };
-        if end {
-            body.extend_from_slice(&count.to_le_bytes());
-        }
-        frame::append(&mut bytes, written, id, frame, |bytes| {
-            bytes.append(&mut body)
-        });
-        blocks += 1;
-        file.write_all(&bytes)?;
-        written += bytes.len() as u64;
-        bytes.clear();
-        if end {
-            break;
-        }
-        if written - synced >= SYNC_BYTES {
-            file.sync_data()?;
-            synced = written;
+    let mut draft = Draft {
+        file: File::create(path)?,
+        id,
+        written: 0,
+        synced: 0,
+    };
+    let mut body = [revision.to_le_bytes(), history.oldest().to_le_bytes()].concat();
+    draft.write((Tag::Snapshot, number), &mut body)?;
+    let mut count = 0_u64;
+    let entries = entries.inspect(|_| count += 1);
+    let blocks = draft.write_all(Tag::Block, entries, |it, bytes| {
+        changes::encode_entry(&it, bytes);
+    })?;
+    let length = draft.written;
+    draft.write_all(Tag::History, history.iter(), changes::encode_whole)?;
+    draft.write((Tag::End, blocks), &mut count.to_le_bytes().into())?;
+    draft.file.sync_all()?;
+    Ok(length)
+}
+
+/// A snapshot while it is written.
+struct Draft {
+    file: File,
+    id: u64,
+    written: u64,
+    synced: u64,
+}
+
+impl Draft {
+    /// Writes items in frames of about [`BLOCK_BYTES`], and returns how many frames that are.
+    fn write_all<T>(
+        &mut self,
+        tag: Tag,
+        items: impl Iterator<Item = T>,
+        encode: impl Fn(T, &mut Vec<u8>),
+    ) -> io::Result<u64> {
+        let (mut frames, mut body) = (0, Vec::new());
+        let mut items = items.fuse();
+        loop {
+            while body.len() < BLOCK_BYTES
+                && let Some(item) = items.next()
+            {
+                encode(item, &mut body);
+            }
+            if body.is_empty() {
+                return Ok(frames);
+            }
+            self.write((tag, frames), &mut body)?;
+            frames += 1;
         }
     }
-    file.sync_all()?;
-    Ok(written)
+
+    fn write(&mut self, frame: (Tag, u64), body: &mut Vec<u8>) -> io::Result<()> {
+        let mut bytes = Vec::new();
+        frame::append(&mut bytes, self.written, self.id, frame, |bytes| {
+            bytes.append(body)
+        });
+        self.file.write_all(&bytes)?;
+        self.written += bytes.len() as u64;
+        if self.written - self.synced >= SYNC_BYTES {
+            self.file.sync_data()?;
+            self.synced = self.written;
+        }
+        Ok(())
+    }
 }
 
 /// Whether the file is a whole snapshot of that number. Reads all of it.
 fn is_whole(path: &Path, id: u64, number: u64) -> io::Result<bool> {
     let mut file = BufReader::with_capacity(BLOCK_BYTES, File::open(path)?);
     let length = file.get_ref().metadata()?.len();
-    let (mut at, mut stored, mut blocks) = (0, Vec::new(), None);
+    let (mut at, mut stored, mut blocks, mut past) = (0, Vec::new(), None, 0);
     loop {
         let start = frame::head_at(at);
         let mut head = [0; HEAD];
@@ -126,29 +158,21 @@ fn is_whole(path: &Path, id: u64, number: u64) -> io::Result<bool> {
         match (head.tag, blocks) {
             (Tag::Snapshot, None) if head.number == number => blocks = Some(0),
             (Tag::Block, Some(block)) if head.number == block => blocks = Some(block + 1),
+            (Tag::History, Some(_)) if head.number == past => past += 1,
             (Tag::End, Some(block)) => return Ok(head.number == block && at == length),
             _ => return Ok(false),
         }
     }
 }
 
-/// A snapshot that has been loaded.
-#[derive(Default)]
-pub(super) struct Loaded {
-    pub(super) entries: Loader,
-    /// The revision of the state.
-    pub(super) revision: Revision,
-    /// How long the file is.
-    pub(super) bytes: u64,
-}
-
-/// Loads the snapshot with everything before that batch of the log; its blocks on as many threads as there are cores. `before` is the
-/// revision of what version 3 wrote.
+/// Loads the snapshot with everything before that batch of the log; its blocks on as many threads as there are cores. Also returns
+/// how long its entries are. `before` is the revision of what version 3 wrote.
 pub(super) fn read(
     directory: &Directory,
     number: u64,
+    history_bytes: u64,
     before: Revision,
-) -> Result<Loaded, OpenError> {
+) -> Result<(Loading, u64), OpenError> {
     let path = directory.snapshot(number);
     let io = |error| OpenError::Io("read", path.clone(), error);
     let damaged = |how| OpenError::Damaged(path.clone(), how);
@@ -156,7 +180,9 @@ pub(super) fn read(
     let length = file.metadata().map_err(io)?.len();
     let Found {
         revision,
+        oldest,
         blocks,
+        past,
         count: end,
     } = find_blocks(&file, length, directory.id(), number)
         .map_err(io)?
@@ -177,12 +203,23 @@ pub(super) fn read(
     if !whole || end != count as u64 {
         return Err(damaged("it does not match its checksums"));
     }
+    let history_at = past.first().map(|(start, _)| *start);
+    let revision = revision.unwrap_or(before);
+    let mut history = History::new(history_bytes, oldest.unwrap_or(revision));
+    for (start, head) in past {
+        let body = read_body(&read.file, read.id, start, &head).map_err(io)?;
+        let changes = body.and_then(|body| changes::read_changes(&body));
+        let changes = changes.ok_or_else(|| damaged("it does not match its checksums"))?;
+        changes.into_iter().for_each(|it| history.push(it));
+    }
+    drop(history.close());
     let blocks = parts.into_iter().map(|(_, entries)| entries);
-    Ok(Loaded {
+    let loading = Loading {
         entries: Loader::from_blocks(blocks),
-        revision: revision.unwrap_or(before),
-        bytes: length,
-    })
+        last: revision,
+        history,
+    };
+    Ok((loading, history_at.unwrap_or(length)))
 }
 
 /// Where blocks begin, and their heads.
@@ -192,14 +229,17 @@ type Places = Vec<(u64, FrameHead)>;
 struct Found {
     /// Version 3 wrote none.
     revision: Option<Revision>,
+    /// Where the history begins. Version 4 wrote none.
+    oldest: Option<Revision>,
     blocks: Places,
+    past: Places,
     /// How many entries there are.
     count: u64,
 }
 
 /// Where the blocks of a snapshot are; `None` if it is damaged.
 fn find_blocks(file: &File, length: u64, id: u64, number: u64) -> io::Result<Option<Found>> {
-    let (mut blocks, mut at) = (Vec::new(), 0);
+    let (mut blocks, mut past, mut at) = (Vec::new(), Vec::new(), 0);
     let mut begun = None;
     loop {
         let start = frame::head_at(at);
@@ -220,23 +260,26 @@ fn find_blocks(file: &File, length: u64, id: u64, number: u64) -> io::Result<Opt
                 let Some(body) = read_body(file, id, start, &head)? else {
                     return Ok(None);
                 };
-                begun = Some(match &body[..] {
-                    [] => None,
-                    body => Some(match body.try_into() {
-                        Ok(revision) => u64::from_le_bytes(revision),
-                        Err(_) => return Ok(None),
-                    }),
-                });
+                let (numbers, []) = body.as_chunks() else {
+                    return Ok(None);
+                };
+                let number = |n: usize| numbers.get(n).copied().map(u64::from_le_bytes);
+                begun = Some((number(0), number(1)));
             }
+            (Tag::History, Some(_)) if head.number == past.len() as u64 => past.push((start, head)),
             (Tag::Block | Tag::Block3, Some(_)) if head.number == blocks.len() as u64 => {
                 blocks.push((start, head));
             }
-            (Tag::End, Some(revision)) if head.number == blocks.len() as u64 && at == length => {
+            (Tag::End, Some((revision, oldest)))
+                if head.number == blocks.len() as u64 && at == length =>
+            {
                 let count = read_body(file, id, start, &head)?;
                 let count = count.and_then(|body| Some(u64::from_le_bytes(body.try_into().ok()?)));
                 return Ok(count.map(|count| Found {
                     revision,
+                    oldest,
                     blocks,
+                    past,
                     count,
                 }));
             }
@@ -307,7 +350,7 @@ impl Blocks {
             };
             let body = read_body(&self.file, self.id, *start, head);
             let form = match head.tag {
-                Tag::Block3 => Form::Before(self.before),
+                Tag::Block3 => Form::V3(self.before),
                 _ => Form::Now,
             };
             let entries = body.map(|body| changes::read_entries(&body?, form));

@@ -13,6 +13,7 @@ use super::log::{Log, WriteError};
 use super::{recovery, snapshot};
 use crate::store::Map;
 use crate::store::frozen::Frozen;
+use crate::store::history::History;
 
 /// A log of more files than this is replaced by a snapshot, however short it is. Each start adds a file.
 const LOG_FILES: usize = 100;
@@ -51,6 +52,7 @@ struct Next {
 struct Task {
     number: u64,
     entries: Frozen,
+    history: History,
 }
 
 impl Snapshotter {
@@ -64,8 +66,14 @@ impl Snapshotter {
         let (report, results) = unbounded();
         let place = Arc::clone(directory);
         let work = move || {
-            for Task { number, entries } in orders {
-                let written = snapshot::write(&place, (number, entries.revision()), entries);
+            for Task {
+                number,
+                entries,
+                history,
+            } in orders
+            {
+                let at = (number, entries.revision());
+                let written = snapshot::write(&place, at, entries, &history);
                 if written.is_ok()
                     && let Err(error) = recovery::delete_before(&place, number)
                 {
@@ -131,13 +139,18 @@ impl Snapshotter {
         }
         let (log_bytes, log_files) = log.before();
         // Only the calling thread applies batches, so the map is exactly what the log says up to here.
-        let entries = Frozen::of(&self.map);
+        let (entries, history) = (Frozen::of(&self.map), self.map.history());
         self.next = Some(Next {
             number,
             log_bytes,
             log_files,
         });
-        let _ = self.tasks.send(Task { number, entries }); // where the thread is gone, `end` notices
+        let task = Task {
+            number,
+            entries,
+            history,
+        };
+        let _ = self.tasks.send(task); // where the thread is gone, `end` notices
         Ok(())
     }
 

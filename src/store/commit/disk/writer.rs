@@ -140,11 +140,11 @@ impl Writer {
         if self.has_failed() {
             return Ok(waiting.into_iter().map(Reply::refused).collect());
         }
-        let (mut results, changes) = self.decide(commands);
+        let (mut results, changes) = self.decide(commands, false);
         let durable = commands.iter().any(|it| !matches!(it, Command::Sweep));
-        let removes = changes.cleared || changes.entries.iter().any(|it| it.entry().is_none());
+        let removes = changes.remove();
         self.under_way.begin(waiting);
-        let written = if changes.is_empty() {
+        let written = if changes.list.is_empty() {
             Ok(())
         } else {
             let appended = self.note(|disk| disk.log.append(&changes, durable));
@@ -174,10 +174,11 @@ impl Writer {
         Ok(waiting.into_iter().zip(results).map(reply).collect())
     }
 
-    /// Carries commands out on a staged copy.
-    fn decide(&self, commands: &[Command]) -> (Results, Changes) {
+    /// Carries commands out on a staged copy; clears also where there is nothing to clear, if that was decided before.
+    fn decide(&self, commands: &[Command], clears_anyway: bool) -> (Results, Changes) {
         let (now, limit) = (Expiry::now(), self.map.budget().data_limit());
         self.map.stage(|staged| {
+            staged.clears_anyway = clears_anyway;
             let results = commands.iter().map(|command| {
                 command.check_room(staged, command.grows_at_most(), limit)?;
                 Ok(command.execute(staged, now))
@@ -194,8 +195,9 @@ impl Writer {
     /// not the same either way are told that it is not known.
     fn decide_again(&mut self, mut late: Changes, commands: &[Command], results: &mut Results) {
         loop {
-            let (again, mut changes) = self.decide(commands);
-            let correction = self.map.correct(&late, &mut changes);
+            // All that a clear has removed may have expired since. It is in the log, and stays one.
+            let (again, changes) = self.decide(commands, late.clear());
+            let correction = self.map.correct(&late, &changes);
             if self
                 .note(|disk| disk.log.append(&correction, true))
                 .is_err()

@@ -1,11 +1,13 @@
 //! What a start makes of files that a crash has torn, or that have gone bad.
 
+use std::mem;
 use std::process;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::*;
-use crate::store::Entry;
-use crate::store::keyspace::{Change, Changes};
+use crate::store::change::{Cause, Change};
+use crate::store::keyspace::Changes;
+use crate::store::{Entry, Key};
 
 /// A working directory for one test, removed at the end.
 struct Scratch(PathBuf);
@@ -25,7 +27,7 @@ impl Scratch {
     /// A start at that time.
     fn start_at(&self, durability: Durability, clock: Revision) -> Result<Recovered, OpenError> {
         let directory = Arc::new(Directory::open(&self.0, clock)?);
-        recover(&directory, durability, clock)
+        recover(&directory, durability, 1 << 20, clock)
     }
 
     /// The number of keys that a start finds.
@@ -59,7 +61,7 @@ impl Drop for Scratch {
 
 fn put(log: &mut Log, key: &str, value: &str) {
     let changes = Changes {
-        entries: [Change::Set(Entry::of(key, value))].into(),
+        list: vec![Change::Put(Entry::of(key, value))],
         ..Changes::default()
     };
     log.append(&changes, true).unwrap();
@@ -68,7 +70,8 @@ fn put(log: &mut Log, key: &str, value: &str) {
 /// A log whose last batch is not synced yet, as far as anything tells: where that begins, and the file.
 fn with_last_batch(scratch: &Scratch, durability: Durability, value: &str) -> (usize, Vec<u8>) {
     let mut log = scratch.start(durability).unwrap().log;
-    put(&mut log, "a", &"v".repeat(300));
+    // So long that the others begin right behind each other, in one sector.
+    put(&mut log, "a", &"v".repeat(250));
     put(&mut log, "b", "v");
     let before = log.bytes() as usize;
     put(&mut log, "c", value);
@@ -176,15 +179,19 @@ fn a_file_that_was_begun_and_not_named_by_a_seal_is_begun_again() {
     assert!(scratch.refusal().contains("its end is missing"));
 }
 
-/// Writes batches that each put a key, and deletes it again if there is no value.
+/// Writes a batch that puts a key, or deletes it if there is no value.
 fn commit(log: &mut Log, revision: Revision, key: &str, value: Option<&str>) {
-    let entry = Entry::of(key, value.unwrap_or_default()).at(revision);
     let change = match value {
-        Some(_) => Change::Set(entry),
-        None => Change::Removed(entry),
+        Some(value) => Change::Put(Entry::of(key, value).at(revision)),
+        None => Change::Remove {
+            key: Key::try_from(key.as_bytes()).unwrap(),
+            revision,
+            cause: Cause::Deleted,
+        },
     };
     let changes = Changes {
-        entries: [change].into(),
+        list: vec![change],
+        before: revision - 1,
         revision,
         ..Changes::default()
     };
@@ -206,23 +213,32 @@ fn revisions_grow_whatever_is_left_and_whatever_the_clock_says() {
     commit(&mut recovered.log, 2006, "b", None);
     drop(recovered);
     // The last one has left no entry.
-    let recovered = at(100);
+    let mut recovered = at(100);
     assert_eq!(recovered.counter, counter(2006, 100));
+    assert_eq!(revisions(&recovered.history), [2000, 2005, 2006]);
     let a = recovered.entries.get("a").unwrap();
     assert_eq!((a.revision(), recovered.entries.get("b")), (2000, None));
+    let history = mem::take(&mut recovered.history);
     drop(recovered);
 
     let directory = Directory::open(&scratch.0, 100).unwrap();
     let kept = [Entry::of("a", "1").at(2000)];
-    snapshot::write(&directory, (3, 2006), kept.into_iter()).unwrap();
+    snapshot::write(&directory, (3, 2006), kept.into_iter(), &history).unwrap();
     delete_before(&directory, 3).unwrap();
     drop(directory);
     let recovered = at(100);
     assert_eq!(recovered.counter, counter(2006, 100));
+    assert_eq!(revisions(&recovered.history), [2000, 2005, 2006]);
+    assert_eq!(recovered.history.oldest(), 1000);
     assert_eq!(recovered.entries.get("a").unwrap().revision(), 2000);
     assert_eq!(recovered.counter.next(), 2007);
     drop(recovered);
     assert_eq!(at(9000).counter.next(), 9000);
+}
+
+/// The revisions of all changes that are known.
+fn revisions(history: &History) -> Vec<Revision> {
+    history.iter().map(Change::revision).collect()
 }
 
 #[test]
@@ -326,7 +342,7 @@ fn a_directory_of_version_3_is_taken_over_and_keeps_the_revision_it_got() {
     drop(log);
     let format = fs::read_to_string(scratch.0.join("threadkv.format")).unwrap();
     assert!(
-        format.contains("threadkv 4\nid 0123456789abcdef\nrevision 5000\n"),
+        format.contains("threadkv 5\nid 0123456789abcdef\nrevision 5000\n"),
         "{format}"
     );
 }

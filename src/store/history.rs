@@ -1,0 +1,315 @@
+//! The latest changes, for those who watch: a part of the past that is bounded in bytes.
+//!
+//! Every commit appends to it, whether somebody watches or not, so appending must be cheap. Changes lie in chunks, and the oldest
+//! chunk goes as a whole. It holds pointers to values, which stay in memory for it when the key has another value.
+
+use std::collections::VecDeque;
+use std::mem;
+use std::sync::Arc;
+
+use super::change::{Cause, Change};
+use super::{HISTORY_BYTES, Revision};
+
+/// The most changes of a chunk, unless a single commit has more.
+const CHUNK: usize = 256;
+
+/// A chunk takes this part of the whole at most.
+const CHUNKS: u64 = 16;
+
+/// What is known of the past of a store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Past {
+    /// The earliest revision behind which all changes are known.
+    pub oldest: Revision,
+    /// The revision of the state.
+    pub latest: Revision,
+    /// Revisions below this one that are not known may have been given by an earlier life of the store, which is lost.
+    pub lost_below: Revision,
+    /// How many bytes of memory the changes take.
+    pub bytes: u64,
+}
+
+/// Some changes, of whole commits.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Chunk {
+    changes: Vec<Change>,
+    bytes: u64,
+}
+
+/// The changes of the latest commits.
+#[derive(Clone, Debug)]
+pub(super) struct History {
+    /// It has more bytes only where one commit has.
+    limit: u64,
+    /// Full chunks, the oldest first. They do not change any more.
+    full: VecDeque<Arc<Chunk>>,
+    /// The latest chunk, which grows.
+    open: Chunk,
+    bytes: u64,
+    /// All changes behind this revision are here. The state had it once.
+    oldest: Revision,
+}
+
+impl Default for History {
+    fn default() -> History {
+        History::new(HISTORY_BYTES, 0)
+    }
+}
+
+impl History {
+    /// Begins behind this revision.
+    pub(super) fn new(limit: u64, oldest: Revision) -> History {
+        History {
+            limit,
+            full: VecDeque::new(),
+            open: Chunk::default(),
+            bytes: 0,
+            oldest,
+        }
+    }
+
+    /// Forgets everything before this revision, and begins behind it.
+    pub(super) fn restart(&mut self, oldest: Revision) {
+        *self = History::new(self.limit, oldest);
+    }
+
+    /// The earliest revision from which one can go on without a gap.
+    pub(super) fn oldest(&self) -> Revision {
+        self.oldest
+    }
+
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Adds a change. [`History::close`] follows when its commit is whole.
+    pub(super) fn push(&mut self, change: Change) {
+        if let Change::Remove {
+            cause: Cause::Cleared,
+            ..
+        } = change
+        {
+            return;
+        }
+        let bytes = change.footprint();
+        self.open.bytes += bytes;
+        self.bytes += bytes;
+        self.open.changes.push(change);
+    }
+
+    /// The commits so far are whole. Returns what is forgotten for them, to be freed when no lock is held.
+    pub(super) fn close(&mut self) -> Vec<Arc<Chunk>> {
+        let mut forgotten = Vec::new(); // takes no memory as long as it is empty
+        if self.open.changes.len() >= CHUNK || self.open.bytes > self.limit / CHUNKS {
+            let next = Chunk {
+                changes: Vec::with_capacity(CHUNK),
+                bytes: 0,
+            };
+            let full = mem::replace(&mut self.open, next);
+            if !full.changes.is_empty() {
+                self.full.push_back(Arc::new(full));
+            }
+        }
+        // The latest commit stays, whatever its size: somebody has to see it.
+        let latest = usize::from(self.open.changes.is_empty());
+        while self.bytes > self.limit && self.full.len() > latest {
+            let Some(chunk) = self.full.pop_front() else {
+                break;
+            };
+            self.bytes -= chunk.bytes;
+            self.oldest = chunk.changes.last().map_or(self.oldest, Change::revision);
+            forgotten.push(chunk);
+        }
+        forgotten
+    }
+
+    /// Forgets the commits behind a revision, as if they had never been.
+    pub(super) fn take_back(&mut self, to: Revision) {
+        while let Some(last) = self.open.changes.pop_if(|it| it.revision() > to) {
+            self.open.bytes -= last.footprint();
+            self.bytes -= last.footprint();
+            if self.open.changes.is_empty()
+                && let Some(chunk) = self.full.pop_back()
+            {
+                self.open = Arc::unwrap_or_clone(chunk);
+            }
+        }
+    }
+
+    /// Whether the state had this revision, and all changes behind it are here.
+    pub(super) fn covers(&self, revision: Revision) -> bool {
+        revision == self.oldest
+            || revision > self.oldest && {
+                let chunk = self.chunks().rev().find(|it| begins_by(it, revision));
+                chunk.is_some_and(|chunk| {
+                    chunk
+                        .binary_search_by_key(&revision, Change::revision)
+                        .is_ok()
+                })
+            }
+    }
+
+    /// The changes of the next commits behind a revision: whole commits, about so many changes; empty if there are none. `None` if some
+    /// have been forgotten.
+    pub(super) fn after(&self, revision: Revision, about: usize) -> Option<Vec<Change>> {
+        if revision < self.oldest {
+            return None;
+        }
+        let first = self.full.partition_point(|chunk| {
+            let last = chunk.changes.last();
+            last.is_some_and(|last| last.revision() <= revision)
+        });
+        let mut found = Vec::new();
+        for chunk in self.chunks().skip(first) {
+            let start = chunk.partition_point(|it| it.revision() <= revision);
+            for change in &chunk[start..] {
+                let last = found.last().map(Change::revision);
+                if found.len() >= about && last != Some(change.revision()) {
+                    return Some(found);
+                }
+                found.push(change.clone());
+            }
+        }
+        Some(found)
+    }
+
+    /// All changes.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Change> {
+        self.chunks().flatten()
+    }
+
+    fn chunks(&self) -> impl DoubleEndedIterator<Item = &[Change]> {
+        let full = self.full.iter().map(|chunk| &chunk.changes[..]);
+        full.chain([&self.open.changes[..]])
+    }
+}
+
+/// Whether a chunk begins with this revision, or with an earlier one.
+fn begins_by(chunk: &[Change], revision: Revision) -> bool {
+    chunk.first().is_some_and(|it| it.revision() <= revision)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{Entry, Key};
+
+    fn put(revision: Revision) -> Change {
+        Change::Put(Entry::of("k", &"v".repeat(100)).at(revision))
+    }
+
+    fn filled(limit: u64, revisions: impl IntoIterator<Item = Revision>) -> History {
+        let mut history = History::new(limit, 100);
+        for revision in revisions {
+            history.push(put(revision));
+            drop(history.close());
+        }
+        history
+    }
+
+    fn after(history: &History, revision: Revision, about: usize) -> Option<Vec<Revision>> {
+        let found = history.after(revision, about)?;
+        Some(found.iter().map(Change::revision).collect())
+    }
+
+    #[test]
+    fn it_goes_on_behind_any_revision_and_never_splits_a_commit() {
+        let mut history = History::new(1 << 20, 100);
+        assert_eq!(after(&history, 100, 10), Some(vec![]));
+        for revision in 101..2000 {
+            for _ in 0..revision % 3 + 1 {
+                history.push(put(revision));
+            }
+            assert!(history.close().is_empty());
+        }
+        assert_eq!(after(&history, 1998, 10), Some(vec![1999, 1999]));
+        assert_eq!(after(&history, 1999, 10), Some(vec![]));
+        let mut at = 100;
+        while at < 1999 {
+            let next = after(&history, at, 7).unwrap();
+            assert_eq!(next[0], at + 1);
+            at = *next.last().unwrap();
+            let whole = next.iter().filter(|it| **it == at).count();
+            assert_eq!(whole as u64, at % 3 + 1);
+            assert!(next.len() < 7 + 3 || at == 1999);
+        }
+    }
+
+    #[test]
+    fn the_oldest_go_when_there_are_too_many_bytes() {
+        let history = filled(10_000, 101..1000);
+        assert!(history.bytes() <= 10_000 && history.bytes() > 9_000);
+        let oldest = history.oldest();
+        assert!((900..999).contains(&oldest));
+        assert_eq!(after(&history, oldest - 1, 10), None);
+        assert_eq!(after(&history, oldest, 1), Some(vec![oldest + 1]));
+        assert!(!history.covers(oldest - 1));
+        assert!((oldest..1000).all(|it| history.covers(it)));
+    }
+
+    #[test]
+    fn the_latest_commit_stays_however_large_it_is() {
+        for limit in [0, 1, 500] {
+            let mut history = filled(limit, 101..=110);
+            for _ in 0..1000 {
+                history.push(put(111));
+            }
+            drop(history.close());
+            assert_eq!(history.oldest(), 110);
+            assert_eq!(after(&history, 110, 1).unwrap().len(), 1000);
+            history.push(put(112));
+            drop(history.close());
+            assert_eq!(history.oldest(), 111);
+            assert_eq!(after(&history, 111, 1), Some(vec![112]));
+        }
+    }
+
+    #[test]
+    fn only_revisions_that_the_state_had_are_known() {
+        let history = filled(1 << 20, [101, 5000, 5001]);
+        for (revision, known) in [
+            (99, false),
+            (100, true),
+            (101, true),
+            (102, false),
+            (4999, false),
+            (5000, true),
+            (5001, true),
+            (5002, false),
+        ] {
+            assert_eq!(history.covers(revision), known, "{revision}");
+        }
+        assert!(History::new(0, 7).covers(7));
+    }
+
+    #[test]
+    fn commits_can_be_taken_back() {
+        let mut history = filled(1 << 20, 101..=1000);
+        history.take_back(1000);
+        assert_eq!(after(&history, 999, 10), Some(vec![1000]));
+        history.take_back(300);
+        assert_eq!(after(&history, 299, 10), Some(vec![300]));
+        let same = filled(1 << 20, 101..=300);
+        assert_eq!(history.bytes(), same.bytes());
+        history.push(put(301));
+        drop(history.close());
+        history.take_back(0);
+        assert_eq!(
+            (after(&history, 100, 10), history.bytes()),
+            (Some(vec![]), 0)
+        );
+    }
+
+    #[test]
+    fn what_a_clear_has_removed_is_not_named() {
+        let mut history = History::new(1 << 20, 100);
+        let (prefix, revision) = ("a:".into(), 101);
+        history.push(Change::Clear { prefix, revision });
+        history.push(Change::Remove {
+            key: Key::try_from(&b"a:1"[..]).unwrap(),
+            revision,
+            cause: Cause::Cleared,
+        });
+        assert_eq!(after(&history, 100, 10), Some(vec![101]));
+    }
+}
