@@ -20,13 +20,13 @@ use signal_hook::consts::{SIGALRM, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SI
 use signal_hook::iterator::Signals;
 use signal_hook::low_level::signal_name;
 
-use threadkv::api::{About, Admitted, Api, Auth, Limits};
+use threadkv::api::{About, Admitted, Api, Auth, Hub, Limits};
 use threadkv::budget::Budget;
 use threadkv::logging;
 use threadkv::machine;
 use threadkv::memory;
 use threadkv::options::{self, Config, Invocation, TokenCommand};
-use threadkv::server::{self, Door, Monitor, Parts, Pool, Server};
+use threadkv::server::{self, Bell, Door, Monitor, Parts, Pool, Server};
 use threadkv::store::{DiskOptions, Reply, Store};
 use threadkv::tokens::{self, Token, Tokens};
 
@@ -100,6 +100,11 @@ fn serve(config: Config) -> Result<(), String> {
     let (budget, of_memory) = budget(&config);
     let budget = Arc::new(budget);
     let (door, connections) = door(&config, &monitor, &budget)?;
+    let watchers = watchers(&config, connections);
+    let connections = match connections {
+        Some(most) => format!("{most} connections"),
+        None => "any number of connections, since it is built without armour".to_owned(),
+    };
     let socket = server::bind(config.address).map_err(|error| {
         format!(
             "cannot listen on {}: {error}; choose another --host or --port",
@@ -131,7 +136,18 @@ fn serve(config: Config) -> Result<(), String> {
         started: Instant::now(),
         monitor: Arc::clone(&monitor),
     };
-    let api = Arc::new(Api::new(Arc::clone(&store), limits, admitted, about));
+    let no_thread = |error: io::Error| format!("cannot start a thread: {error}");
+    let (bell, rung) = Bell::new();
+    let hub = Hub::new(Arc::clone(&store), admitted.auth.clone(), watchers, bell);
+    let hub = hub.map_err(no_thread)?;
+    let api = Api::new(
+        Arc::clone(&store),
+        limits,
+        admitted,
+        Arc::clone(&hub),
+        about,
+    );
+    let api = Arc::new(api);
     let parts = Parts {
         socket,
         workers: config.workers,
@@ -139,8 +155,8 @@ fn serve(config: Config) -> Result<(), String> {
         service: Box::new(api),
         monitor,
         pool: (pool, tasks),
+        streams: (rung, hub),
     };
-    let no_thread = |error: io::Error| format!("cannot start a thread: {error}");
     memory::start().map_err(no_thread)?;
     let server = Server::start(parts).map_err(no_thread)?;
     serving.store(true, Ordering::Release);
@@ -180,13 +196,13 @@ fn flush_after_panics_of_main() {
     }));
 }
 
-/// The door of the server, and how many connections it lets in.
+/// The door of the server, and how many connections it lets in, if there is a limit.
 #[cfg(feature = "armour")]
 fn door(
     config: &Config,
     monitor: &Arc<Monitor>,
     budget: &Arc<Budget>,
-) -> Result<(Arc<dyn Door>, String), String> {
+) -> Result<(Arc<dyn Door>, Option<usize>), String> {
     use threadkv::armour::{self, Armour};
     armour::prefer_throughput();
     if let Err(reason) = armour::check() {
@@ -212,14 +228,30 @@ fn door(
     let (monitor, budget) = (Arc::clone(monitor), Arc::clone(budget));
     let door = Armour::new(connections, config.timeouts, monitor, budget)
         .map_err(|error| format!("cannot start a thread: {error}"))?;
-    Ok((Arc::new(door), format!("{connections} connections")))
+    Ok((Arc::new(door), Some(connections)))
 }
 
 /// The same without the armour: all clients are trusted.
 #[cfg(not(feature = "armour"))]
-fn door(_: &Config, _: &Arc<Monitor>, _: &Arc<Budget>) -> Result<(Arc<dyn Door>, String), String> {
-    let connections = "any number of connections, since it is built without armour";
-    Ok((Arc::new(server::Plain), connections.into()))
+fn door(
+    _: &Config,
+    _: &Arc<Monitor>,
+    _: &Arc<Budget>,
+) -> Result<(Arc<dyn Door>, Option<usize>), String> {
+    Ok((Arc::new(server::Plain), None))
+}
+
+/// How many clients may watch. Each has a connection, and half of these are left to others.
+fn watchers(config: &Config, connections: Option<usize>) -> usize {
+    let most = connections.map_or(usize::MAX, |connections| (connections / 2).max(1));
+    let watchers = config.max_watchers.min(most);
+    if watchers < config.max_watchers {
+        log::warn!(
+            "--max-watchers {}: {watchers} are let in, half of the connections",
+            config.max_watchers
+        );
+    }
+    watchers
 }
 
 /// Signals that ask the server to drain.

@@ -12,7 +12,7 @@ use crate::server::Head;
 use crate::tokens::{TokenError, Tokens};
 
 use super::limiter::{Client, TooMany};
-use super::watch::{LOOK, Look, REMIND, Watch};
+use super::token_file::{LOOK, Look, REMIND, Watch};
 
 /// The tokens in the `--auth` file. A thread keeps them up to date.
 pub struct Auth {
@@ -94,13 +94,18 @@ impl Auth {
     /// The owner of the token in a request; `None` without a known token.
     pub(super) fn identify(&self, head: Head<'_>) -> Option<Identity> {
         let credential = credential(head)?;
-        let tokens = Arc::clone(&self.tokens.read().unwrap_or_else(PoisonError::into_inner));
+        let tokens = self.tokens();
         let token = tokens.find(credential.as_bytes())?;
         Some(Identity {
             client: Client::Token(*token.hash()),
             read_only: token.read_only,
             rate_limit: token.rate_limit,
         })
+    }
+
+    /// The tokens that are let in now.
+    pub(super) fn tokens(&self) -> Arc<Tokens> {
+        Arc::clone(&self.tokens.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn watch(&self, mut watch: Watch, woken: &Receiver<()>) {

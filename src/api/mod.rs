@@ -11,7 +11,8 @@ mod json;
 mod limiter;
 mod plain;
 mod route;
-mod watch;
+mod token_file;
+mod watching;
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -26,6 +27,7 @@ use crate::server::{Admission, Fault, Head, Headers, Monitor, Response, Service}
 use crate::store::{Key, KeyError, Store};
 
 pub use auth::Auth;
+pub use watching::Hub;
 
 use auth::{Access, Denied};
 use cors::Cors;
@@ -45,6 +47,7 @@ pub struct Api {
     limiters: Limiters,
     cors: Cors,
     hosts: Hosts,
+    hub: Arc<Hub>,
     about: About,
 }
 
@@ -83,8 +86,14 @@ pub struct About {
 }
 
 impl Api {
-    /// Serves `store`, within `limits`, to those who are admitted.
-    pub fn new(store: Arc<Store>, limits: Limits, admitted: Admitted, about: About) -> Api {
+    /// Serves `store`, within `limits`, to those who are admitted; `hub` is for those who watch it.
+    pub fn new(
+        store: Arc<Store>,
+        limits: Limits,
+        admitted: Admitted,
+        hub: Arc<Hub>,
+        about: About,
+    ) -> Api {
         // With tokens, the host need not be checked: a rebound page has no token.
         let hosts = match admitted.auth {
             Some(_) => Hosts::Any,
@@ -94,6 +103,7 @@ impl Api {
             store,
             limits,
             hosts,
+            hub,
             auth: admitted.auth,
             limiters: Limiters::default(),
             cors: Cors::new(admitted.origins),
@@ -187,7 +197,9 @@ impl Endpoint {
             Endpoint::Json(J::Health) => Access::Unlimited,
             Endpoint::Json(J::OpenApi) => Access::Open,
             Endpoint::Plain(P::Get)
-            | Endpoint::Json(J::Get | J::Ttl | J::List | J::BulkGet | J::Status) => Access::Read,
+            | Endpoint::Json(J::Get | J::Ttl | J::List | J::BulkGet | J::Watch | J::Status) => {
+                Access::Read
+            }
             Endpoint::Plain(P::Put | P::Delete | P::Clear)
             | Endpoint::Json(
                 J::Put

@@ -83,6 +83,10 @@ const ROUTES: &[Route] = {
             endpoints: &[(Get, Json(J::Ttl))],
         },
         Route {
+            path: Exact("/api/v1/watch"),
+            endpoints: &[(Get, Json(J::Watch))],
+        },
+        Route {
             path: Exact("/api/v1/health"),
             endpoints: &[(Get, Json(J::Health))],
         },

@@ -29,7 +29,7 @@
 //! | --- | --- | --- |
 //! | `acceptor` | one | starts tiny_http's accept loop again when it has ended |
 //! | `guard` | one | closes idle connections |
-//! | `transfers` | one | reads long bodies, writes long answers |
+//! | `transfers` | one | reads long bodies, writes long answers, tells the server's streams of their sockets |
 //!
 //! A process can have one armoured server, since it can have one function `recv`.
 
@@ -46,6 +46,7 @@ mod limits;
 mod moving;
 mod pace;
 mod socket;
+mod stream;
 mod table;
 mod transfer;
 mod waiting;

@@ -7,10 +7,10 @@
 use std::collections::HashMap;
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -22,8 +22,9 @@ use rustix::event::{EventfdFlags, Timespec, eventfd};
 use super::connection::Connection;
 use super::moving::{IncomingBody, OutgoingAnswer};
 use super::pace::Pace;
+use super::stream;
 use crate::budget::{Budget, Reservation};
-use crate::server::{Monitor, Outgoing, Timeouts, Upload, contain_panic};
+use crate::server::{Monitor, Outgoing, Streams, Timeouts, Upload, contain_panic};
 
 /// The most bytes that are received in one piece.
 const PIECE: usize = 64 * 1024;
@@ -36,6 +37,9 @@ const LOOK: Duration = Duration::from_millis(250);
 
 /// The number by which the thread knows that there is something new. Transfers count from 1.
 const NEWS: u64 = 0;
+
+/// Numbers with this bit are those of the server's streams.
+const STREAM: u64 = 1 << 63;
 
 /// A body or an answer on its way.
 pub(super) trait Transfer: Send {
@@ -76,6 +80,10 @@ pub(super) struct Transfers {
     pub(super) budget: Arc<Budget>,
     pub(super) monitor: Arc<Monitor>,
     new: Sender<Box<dyn Transfer>>,
+    /// Which sockets the thread asks the kernel about.
+    poll: OwnedFd,
+    /// Whom to tell of the sockets of streams.
+    streams: OnceLock<Streams>,
     /// Written to when there is a new one.
     news: OwnedFd,
     /// Refused clients that may send on for a while.
@@ -95,16 +103,16 @@ impl Transfers {
             budget,
             monitor,
             new,
+            poll: epoll::create(CreateFlags::CLOEXEC)?,
+            streams: OnceLock::new(),
             news: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
             farewells: AtomicUsize::new(0),
         });
-        let poll = epoll::create(CreateFlags::CLOEXEC)?;
         let news = EventData::new_u64(NEWS);
-        epoll::add(&poll, &transfers.news, news, EventFlags::IN)?;
+        epoll::add(&transfers.poll, &transfers.news, news, EventFlags::IN)?;
         let mut mover = Mover {
             transfers: Arc::clone(&transfers),
             arrivals,
-            poll,
             moving: HashMap::new(),
             paused: Vec::new(),
             last: NEWS,
@@ -133,6 +141,23 @@ impl Transfers {
         self.begin(OutgoingAnswer::new(connection, pace, outgoing, monitor));
     }
 
+    /// Tells the streams of these events of a socket from now on.
+    pub(super) fn listen_to_stream(
+        &self,
+        socket: &impl AsFd,
+        number: u64,
+        events: EventFlags,
+        streams: &Streams,
+    ) -> io::Result<()> {
+        self.streams.get_or_init(|| streams.clone());
+        let data = EventData::new_u64(STREAM | number);
+        Ok(epoll::add(&self.poll, socket, data, events)?)
+    }
+
+    pub(super) fn forget_stream(&self, socket: &impl AsFd) {
+        let _ = epoll::delete(&self.poll, socket); // fails if it was never added
+    }
+
     fn begin(&self, transfer: impl Transfer + 'static) {
         // Neither can fail: the thread stays until the process ends, and does not leave 2^64 of them lying about.
         let _ = self.new.send(Box::new(transfer));
@@ -144,7 +169,6 @@ impl Transfers {
 struct Mover {
     transfers: Arc<Transfers>,
     arrivals: Receiver<Box<dyn Transfer>>,
-    poll: OwnedFd,
     moving: HashMap<u64, Box<dyn Transfer>>,
     /// Those that pause, and until when.
     paused: Vec<(Instant, u64)>,
@@ -167,10 +191,20 @@ impl Mover {
                 tv_nsec: (wait.subsec_millis() + 1).min(999) as i64 * 1_000_000,
             };
             // Fails where a signal interrupts it, and then there is nothing to do.
-            let _ = epoll::wait(&self.poll, spare_capacity(&mut events), Some(&wait));
+            let _ = epoll::wait(
+                &self.transfers.poll,
+                spare_capacity(&mut events),
+                Some(&wait),
+            );
             for event in events.drain(..) {
-                match event.data.u64() {
+                let (number, flags) = (event.data.u64(), event.flags);
+                match number {
                     NEWS => self.admit(&mut scratch),
+                    _ if number & STREAM != 0 => {
+                        if let Some(streams) = self.transfers.streams.get() {
+                            stream::tell(streams, number & !STREAM, flags);
+                        }
+                    }
                     number => self.go_on(number, &mut scratch),
                 }
             }
@@ -188,7 +222,12 @@ impl Mover {
             self.last += 1;
             let number = self.last;
             let (socket, event) = (transfer.connection().socket(), transfer.event());
-            let added = epoll::add(&self.poll, &socket, EventData::new_u64(number), event);
+            let added = epoll::add(
+                &self.transfers.poll,
+                &socket,
+                EventData::new_u64(number),
+                event,
+            );
             self.moving.insert(number, transfer);
             match added {
                 Ok(()) => self.go_on(number, scratch),
@@ -232,7 +271,12 @@ impl Mover {
     fn listen(&self, number: u64, events: EventFlags) {
         if let Some(transfer) = self.moving.get(&number) {
             let socket = transfer.connection().socket();
-            let _ = epoll::modify(&self.poll, &socket, EventData::new_u64(number), events);
+            let _ = epoll::modify(
+                &self.transfers.poll,
+                &socket,
+                EventData::new_u64(number),
+                events,
+            );
         }
     }
 
@@ -250,7 +294,7 @@ impl Mover {
     fn end(&mut self, number: u64, ending: Ending) {
         if let Some(transfer) = self.moving.remove(&number) {
             // Fails if it was never added.
-            let _ = epoll::delete(&self.poll, transfer.connection().socket());
+            let _ = epoll::delete(&self.transfers.poll, transfer.connection().socket());
             contain_panic(|| transfer.end(ending));
         }
     }

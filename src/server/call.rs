@@ -13,6 +13,7 @@ use tiny_http::Request;
 use super::door::{ClientId, Connection, Outgoing};
 use super::request::Head;
 use super::response::{Headers, Response};
+use super::streams::Streams;
 use super::{Fault, Handler, Shared};
 
 /// Bodies over this size are looked into by a worker of their own, since others would wait for that.
@@ -35,6 +36,10 @@ impl Turn {
     /// The client's address.
     pub fn client(&self) -> SocketAddr {
         self.client.address
+    }
+
+    fn streams(&self) -> Streams {
+        self.shared.streams.clone()
     }
 }
 
@@ -143,11 +148,14 @@ impl Call {
         };
         let (head, shared) = (Head::of(&request), &turn.shared);
         let (keeps_alive, asks) = head.keeps_alive();
-        let close = !self.body_read || shared.monitor.is_draining() || !keeps_alive;
+        let close = !self.body_read
+            || shared.monitor.is_draining()
+            || !keeps_alive
+            || response.is_endless();
         if !close && asks {
             self.headers.extend(shared.keep_alive.clone());
         }
-        let message = shared.message(head, response, &self.headers, close);
+        let mut message = shared.message(head, response, &self.headers, close);
         shared.monitor.count_answer(message.status);
         if let Some(received) = self.received {
             let (client, status, took) = (turn.client(), message.status, received.elapsed());
@@ -156,12 +164,18 @@ impl Call {
         if !self.body_read {
             return connection.refuse(request, message, turn);
         }
-        connection.write(Outgoing {
+        let subscription = message.take_subscription();
+        let streams = turn.streams();
+        let outgoing = Outgoing {
             message,
             // Drops the rest of the request. Its body has been read, so nobody waits for the client.
             writer: request.into_writer(),
             turn,
-        });
+        };
+        match subscription {
+            Some(subscription) => streams.begin(connection, outgoing, subscription),
+            None => connection.write(outgoing),
+        }
     }
 }
 

@@ -12,6 +12,7 @@ use std::sync::atomic::AtomicBool;
 use std::thread;
 use std::time::Duration;
 
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use tiny_http::Request;
 
 use super::Fault;
@@ -19,6 +20,7 @@ use super::call::{Hold, Turn, Upload};
 use super::listener::Intake;
 use super::message::Message;
 use super::request::{Framing, Head};
+use super::streams::{Sink, Streams};
 
 /// How long clients may take. The options set it; a door enforces it, but [`Plain`] does not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,6 +75,10 @@ pub trait Connection: Send + Sync {
 
     /// Writes an answer. Called on a worker.
     fn write(self: Arc<Self>, outgoing: Outgoing);
+
+    /// Takes texts to the client from now on: those of the stream with that number. The message has no bytes left.
+    fn stream(self: Arc<Self>, outgoing: Outgoing, number: u64, streams: &Streams)
+    -> Box<dyn Sink>;
 
     /// Answers a request whose body has not been read to its end, and closes the connection.
     fn refuse(self: Arc<Self>, request: Request, message: Message, turn: Turn);
@@ -200,6 +206,20 @@ impl Connection for PlainConnection {
         drop(turn);
     }
 
+    fn stream(
+        self: Arc<Self>,
+        outgoing: Outgoing,
+        number: u64,
+        streams: &Streams,
+    ) -> Box<dyn Sink> {
+        let (texts, given) = bounded(1);
+        let streams = streams.clone();
+        let write = move || write_texts(outgoing, &given, number, &streams);
+        // Where there is no thread, nobody takes the texts, and the stream ends.
+        let _ = thread::Builder::new().name("stream".into()).spawn(write);
+        Box::new(PlainSink(texts))
+    }
+
     fn refuse(self: Arc<Self>, request: Request, message: Message, turn: Turn) {
         // tiny_http reads the rest of the body first.
         let writer = request.into_writer();
@@ -209,4 +229,40 @@ impl Connection for PlainConnection {
             turn,
         });
     }
+}
+
+/// Takes texts to a thread that writes them, and waits for the client in doing so.
+struct PlainSink(Sender<Vec<u8>>);
+
+impl Sink for PlainSink {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self.0.try_send(bytes.to_vec()) {
+            Ok(()) => Ok(bytes.len()),
+            Err(TrySendError::Full(_)) => Err(io::ErrorKind::WouldBlock.into()),
+            Err(TrySendError::Disconnected(_)) => Err(io::ErrorKind::BrokenPipe.into()),
+        }
+    }
+
+    fn taken(&self) -> Option<u64> {
+        None
+    }
+
+    fn end(self: Box<Self>, _: io::Result<()>) {} // the thread ends when it has written all
+}
+
+/// Writes texts until there are no more, or the client is gone.
+fn write_texts(outgoing: Outgoing, given: &Receiver<Vec<u8>>, number: u64, streams: &Streams) {
+    let Outgoing {
+        mut writer, turn, ..
+    } = outgoing;
+    for text in given {
+        let written = writer.write_all(&text).and_then(|()| writer.flush());
+        if written.is_err() {
+            streams.gone(number);
+            break;
+        }
+        streams.has_room(number);
+    }
+    drop(writer);
+    drop(turn);
 }

@@ -5,6 +5,7 @@
 
 use std::cell::RefCell;
 use std::io::{self, Write};
+use std::mem;
 use std::ops::Deref;
 use std::time::{Duration, SystemTime};
 
@@ -12,6 +13,7 @@ use arcstr::Substr;
 
 use super::request::Head;
 use super::response::{Body, Headers, Response, Stream};
+use super::streams::Subscription;
 
 /// Bodies up to this size are copied behind the head, so that both go out in one write.
 const COPIED: usize = 16 * 1024;
@@ -39,6 +41,8 @@ enum Rest {
         stream: Box<dyn Stream>,
         chunked: bool,
     },
+    /// What happens from now on, until the connection ends.
+    Endless(Box<dyn Subscription>),
 }
 
 /// A body that is all there.
@@ -67,6 +71,7 @@ impl Message {
             Body::Static(text) => (Whole::Static(text), Rest::Nothing),
             Body::Owned(bytes) => (Whole::Owned(bytes), Rest::Nothing),
             Body::Shared(text) => (Whole::Shared(text), Rest::Nothing),
+            Body::Endless(subscription) => (Whole::Static(""), Rest::Endless(subscription)),
             Body::Stream(mut stream) => {
                 let (mut first, mut more) = (Vec::new(), true);
                 while more && first.len() <= COPIED {
@@ -82,11 +87,12 @@ impl Message {
             }
         };
         let length = match rest {
-            Rest::Stream { .. } => None,
+            Rest::Stream { .. } | Rest::Endless(_) => None,
             _ => Some(first.len()),
         };
         let has_body = *head.method() != tiny_http::Method::Head;
-        let ends_with_connection = has_body && matches!(rest, Rest::Stream { chunked: false, .. });
+        let ends_with_connection =
+            has_body && matches!(rest, Rest::Stream { chunked: false, .. } | Rest::Endless(_));
         let copied = first.len() <= COPIED || length.is_none();
         let mut bytes = Vec::with_capacity(256 + if copied { first.len() } else { 0 });
         // Writing to a Vec cannot fail.
@@ -114,7 +120,9 @@ impl Message {
         match length {
             _ if response.content_type.is_none() => bytes.extend_from_slice(b"\r\n"),
             Some(length) => _ = write!(bytes, "Content-Length: {length}\r\n\r\n"),
-            None if head.is_http_1_0() => bytes.extend_from_slice(b"\r\n"),
+            None if head.is_http_1_0() || matches!(rest, Rest::Endless(_)) => {
+                bytes.extend_from_slice(b"\r\n")
+            }
             None => bytes.extend_from_slice(b"Transfer-Encoding: chunked\r\n\r\n"),
         }
         let mut message = Message {
@@ -136,6 +144,22 @@ impl Message {
         message
     }
 
+    /// Takes the subscription of one without an end. What is left is its head.
+    pub(super) fn take_subscription(&mut self) -> Option<Box<dyn Subscription>> {
+        match mem::replace(&mut self.rest, Rest::Nothing) {
+            Rest::Endless(subscription) => Some(subscription),
+            rest => {
+                self.rest = rest;
+                None
+            }
+        }
+    }
+
+    /// Takes the bytes that come next.
+    pub(super) fn take_bytes(&mut self) -> Vec<u8> {
+        mem::take(&mut self.bytes)
+    }
+
     /// Writes all of it.
     pub fn write_all(&mut self, writer: &mut dyn Write) -> io::Result<()> {
         while !self.write_to(writer)? {}
@@ -147,7 +171,7 @@ impl Message {
         let rest = match &self.rest {
             Rest::Nothing => 0,
             Rest::Whole(body) => body.len(),
-            Rest::Stream { .. } => return true,
+            Rest::Stream { .. } | Rest::Endless(_) => return true,
         };
         self.bytes.len() + rest > bytes
     }
@@ -157,7 +181,7 @@ impl Message {
     pub fn write_to(&mut self, writer: &mut dyn Write) -> io::Result<bool> {
         write_from(&self.bytes, &mut self.written, writer)?;
         match &mut self.rest {
-            Rest::Nothing => {}
+            Rest::Nothing | Rest::Endless(_) => {}
             Rest::Whole(body) => {
                 // The head is out, and the body counts from its end.
                 let mut written = self.written - self.bytes.len();
@@ -238,6 +262,7 @@ fn reason(status: u16) -> &'static str {
         404 => "Not Found",
         405 => "Method Not Allowed",
         408 => "Request Timeout",
+        410 => "Gone",
         412 => "Precondition Failed",
         413 => "Content Too Large",
         414 => "URI Too Long",

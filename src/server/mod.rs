@@ -9,10 +9,11 @@
 //! | `listener` | one | requests from tiny_http's queue to the pool's, in batches |
 //! | `worker-N` | `--workers` | requests to answers |
 //! | `worker-long` | one | the same for requests with long bodies |
+//! | `streams` | one | what happens to all who listen |
 //!
 //! A request goes through the files in this order: `listener`, `lanes` (one request of a connection at a time), `pool`, [`Service`]
-//! (which is not here), `call` (the duty to answer), `message` (bytes on the wire), `door` (who reads and writes them). This module
-//! wires them. With the plain door that is all there is; the armour behind the other door has threads of its own.
+//! (which is not here), `call` (the duty to answer), `message` (bytes on the wire), `door` (who reads and writes them). An answer without
+//! an end goes on in `streams`. This module wires them. With the plain door that is all there is; the armour behind the other door has threads of its own.
 
 mod call;
 mod door;
@@ -24,6 +25,7 @@ mod monitor;
 mod pool;
 mod request;
 mod response;
+mod streams;
 
 use std::borrow::Cow;
 use std::io;
@@ -33,15 +35,18 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crossbeam_channel::Receiver;
+
 pub use call::{Call, Hold, Turn, Upload};
 pub use door::{ClientId, Connection, Door, Outgoing, Payload, Plain, Timeouts};
 pub use fault::Fault;
 pub use listener::{Intake, bind, readable};
 pub use message::Message;
-pub use monitor::Monitor;
+pub use monitor::{Ending, Monitor};
 pub use pool::{Pool, Tasks, contain_panic};
 pub use request::{Framing, Head, path_and_query};
 pub use response::{Body, Headers, Response, Stream};
+pub use streams::{Bell, Next, Publisher, Sink, Streams, Subscription, Text};
 pub use tiny_http::Method;
 
 use lanes::{Incoming, Lanes};
@@ -97,6 +102,7 @@ pub(crate) struct Shared {
     lanes: Arc<Lanes>,
     monitor: Arc<Monitor>,
     pool: Pool,
+    streams: Streams,
     /// What clients are told that ask for the connection to stay open.
     keep_alive: Option<(&'static str, Cow<'static, str>)>,
 }
@@ -121,18 +127,23 @@ pub struct Parts {
     pub monitor: Arc<Monitor>,
     /// Both ends of the pool's queues.
     pub pool: (Pool, Tasks),
+    /// What is rung when there is something for the streams, and who says what that is.
+    pub streams: (Receiver<()>, Arc<dyn Publisher>),
 }
 
 impl Server {
     /// Starts all threads, and then accepts connections.
     pub fn start(parts: Parts) -> io::Result<Server> {
         let (pool, tasks) = parts.pool;
+        let (rung, publisher) = parts.streams;
+        let streams = Streams::start(rung, publisher, Arc::clone(&parts.monitor))?;
         let shared = Arc::new(Shared {
             service: parts.service,
             door: Arc::clone(&parts.door),
             lanes: Arc::clone(parts.monitor.lanes()),
             monitor: parts.monitor,
             pool,
+            streams,
             keep_alive: parts.door.idle_timeout().map(keep_alive),
         });
         pool::start(parts.workers, &tasks, &shared)?;
@@ -146,6 +157,7 @@ impl Server {
     pub fn drain(self, time: Duration) -> usize {
         let deadline = Instant::now() + time;
         self.shared.monitor.begin_draining();
+        self.shared.streams.drain();
         listener::stop_listening(&self.socket);
         loop {
             let quiet = self.shared.door.close_idle();
@@ -268,6 +280,7 @@ pub fn log_panics() {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crossbeam_channel::never;
     use std::io::{Read, Write};
     use std::net::{SocketAddr, TcpStream};
 
@@ -281,6 +294,25 @@ mod tests {
             self.0 = self.0.checked_sub(1).expect("no more parts");
             out.extend_from_slice(&[b'p'; 10_000]);
             true
+        }
+    }
+
+    /// Has nothing to say.
+    struct Silent;
+
+    impl Publisher for Silent {
+        fn publish(&self, _: &mut dyn FnMut(u64, &Text) -> bool) {}
+
+        fn next(&self, _: u64) -> Next {
+            Next::Wait
+        }
+
+        fn quiet(&self, _: u64) -> Option<Text> {
+            None
+        }
+
+        fn unwanted(&self) -> Vec<u64> {
+            Vec::new()
         }
     }
 
@@ -343,6 +375,7 @@ mod tests {
             door: Arc::new(Plain),
             service: Box::new(Troublesome(pool.clone())),
             pool: (pool, tasks),
+            streams: (never(), Arc::new(Silent)),
             monitor: Arc::default(),
         };
         let server = Server::start(parts).unwrap();

@@ -14,6 +14,36 @@ pub struct Monitor {
     /// Answers since the start, by the first digit of their status.
     answers: [AtomicU64; 6],
     draining: AtomicBool,
+    /// Streams that are open.
+    streams: AtomicUsize,
+    /// Streams that have ended, by why.
+    endings: [AtomicU64; Ending::ALL.len()],
+}
+
+/// Why a stream has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// Its client took nothing for too long.
+    Slow,
+    /// Its client was so far behind that the publisher could not go on.
+    Behind,
+    /// The publisher did not want it any more.
+    Unwanted,
+    /// Its client was gone.
+    Gone,
+    /// The server was told to stop.
+    Drained,
+}
+
+impl Ending {
+    /// Every one of them.
+    pub const ALL: [Ending; 5] = [
+        Ending::Slow,
+        Ending::Behind,
+        Ending::Unwanted,
+        Ending::Gone,
+        Ending::Drained,
+    ];
 }
 
 impl Monitor {
@@ -38,6 +68,24 @@ impl Monitor {
     /// For the door: so many connections are open.
     pub fn set_open(&self, connections: usize) {
         self.open.store(connections, Ordering::Relaxed);
+    }
+
+    /// How many streams are open.
+    pub fn streams(&self) -> usize {
+        self.streams.load(Ordering::Relaxed)
+    }
+
+    /// How many streams have ended for that reason.
+    pub fn ended(&self, ending: Ending) -> u64 {
+        self.endings[ending as usize].load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_streams(&self, streams: usize) {
+        self.streams.store(streams, Ordering::Relaxed);
+    }
+
+    pub(super) fn count_ending(&self, ending: Ending) {
+        self.endings[ending as usize].fetch_add(1, Ordering::Relaxed);
     }
 
     /// How many requests have been answered.

@@ -4,6 +4,8 @@ use std::borrow::Cow;
 
 use arcstr::Substr;
 
+use super::streams::Subscription;
+
 /// Header fields. The values are our own, never a client's text.
 pub type Headers = Vec<(&'static str, Cow<'static, str>)>;
 
@@ -26,6 +28,8 @@ pub enum Body {
     Shared(Substr),
     /// Bytes made as they go out.
     Stream(Box<dyn Stream>),
+    /// What a publisher has to say to this subscription, without an end.
+    Endless(Box<dyn Subscription>),
 }
 
 /// A body that is made part by part, as the client takes it.
@@ -69,6 +73,11 @@ impl Response {
     pub fn with_headers(mut self, headers: Headers) -> Response {
         self.headers.extend(headers);
         self
+    }
+
+    /// Whether its body has no end.
+    pub(super) fn is_endless(&self) -> bool {
+        matches!(self.body, Body::Endless(_))
     }
 
     /// The status code.

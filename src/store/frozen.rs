@@ -29,7 +29,12 @@ pub(super) struct Frozen {
 impl Frozen {
     /// The map as it is now.
     pub(super) fn of(map: &Arc<Map>) -> Frozen {
-        let (view, revision) = map.add_view();
+        Frozen::of_prefix(map, "")
+    }
+
+    /// The keys of the map that begin with `prefix`, as they are now.
+    pub(super) fn of_prefix(map: &Arc<Map>, prefix: &str) -> Frozen {
+        let (view, revision) = map.add_view(prefix);
         Frozen {
             map: Arc::clone(map),
             view,
@@ -70,6 +75,8 @@ impl Drop for Frozen {
 /// How far the reader has come, and the old entries of keys that it has not reached. Locked only under the lock of the map.
 #[derive(Default)]
 pub(super) struct View {
+    /// What the keys begin with.
+    prefix: Box<str>,
     /// The last key that the reader has come to.
     passed: Option<Record>,
     /// Keys behind `passed` that have changed since the view was made, with the entries they had then; `None` if they had none.
@@ -81,6 +88,14 @@ pub(super) struct View {
 }
 
 impl View {
+    /// Keys that begin with that.
+    pub(super) fn of(prefix: &str) -> View {
+        View {
+            prefix: prefix.into(),
+            ..View::default()
+        }
+    }
+
     pub(super) fn lock(view: &Mutex<View>) -> MutexGuard<'_, View> {
         // Nothing under this lock panics.
         view.lock().unwrap_or_else(PoisonError::into_inner)
@@ -89,6 +104,7 @@ impl View {
     /// Keeps the old entry of a key before a change. `record` is the new record of the key, or the removed one.
     pub(super) fn keep(&mut self, record: &Record, old: Option<&Entry>, budget: &Budget) {
         if self.all.is_none()
+            && record.key().starts_with(&*self.prefix)
             && self.passed.as_ref() < Some(record)
             && !self.old.contains_key(record)
         {
@@ -122,8 +138,13 @@ impl View {
         let passed = self.passed.take();
         let from = passed
             .as_ref()
-            .map_or(Bound::Unbounded, |it| Bound::Excluded(it.key()));
-        let mut current = current.from(from).peekable();
+            .map_or(Bound::Included(&*self.prefix), |it| {
+                Bound::Excluded(it.key())
+            });
+        let current = current.from(from);
+        let mut current = current
+            .take_while(|it| it.key().starts_with(&*self.prefix))
+            .peekable();
         let (mut page, mut let_go) = (Vec::new(), 0);
         let mut last = None::<Record>;
         for _ in 0..step {
@@ -255,6 +276,19 @@ mod tests {
         assert_eq!(map.budget().held(), each + size);
         drop(frozen);
         assert_eq!((map.budget().held(), map.budget().stored()), (0, 0));
+    }
+
+    #[test]
+    fn one_of_a_prefix_has_its_keys_and_keeps_no_others() {
+        let (map, mut expected) = filled();
+        expected.retain(|it| it.key().starts_with("k01"));
+        let mut frozen = Frozen::of_prefix(&map, "k01");
+        let first = frozen.next();
+        change_everything(&map);
+        let kept = View::lock(&frozen.view).old.len();
+        assert!((1..300).contains(&kept), "{kept}");
+        assert!(first.into_iter().chain(frozen).eq(expected));
+        assert_eq!(Frozen::of_prefix(&map, "z").count(), 0);
     }
 
     #[test]

@@ -178,6 +178,23 @@ impl History {
         self.chunks().flatten()
     }
 
+    /// The changes of the latest commits, of no more than so many bytes, and the revision behind which they begin.
+    pub(super) fn latest(&self, mut bytes: u64) -> (Revision, Vec<&Change>) {
+        let mut changes: Vec<&Change> = self.iter().collect();
+        let mut start = changes.len();
+        while let Some(change) = start.checked_sub(1).map(|it| changes[it])
+            && change.footprint() <= bytes
+        {
+            bytes -= change.footprint();
+            start -= 1;
+        }
+        // No commit in part.
+        let before = start.checked_sub(1).map(|it| changes[it].revision());
+        let later = changes[start..].iter();
+        start += later.take_while(|it| Some(it.revision()) == before).count();
+        (before.unwrap_or(self.oldest), changes.split_off(start))
+    }
+
     fn chunks(&self) -> impl DoubleEndedIterator<Item = &[Change]> {
         let full = self.full.iter().map(|chunk| &chunk.changes[..]);
         full.chain([&self.open.changes[..]])
@@ -280,6 +297,29 @@ mod tests {
             assert_eq!(history.covers(revision), known, "{revision}");
         }
         assert!(History::new(0, 7).covers(7));
+    }
+
+    #[test]
+    fn the_latest_commits_are_whole() {
+        let mut history = History::new(1 << 20, 100);
+        for revision in 101..=110 {
+            history.push(put(revision));
+            history.push(put(revision));
+            drop(history.close());
+        }
+        let each = put(1).footprint();
+        for (bytes, oldest, changes) in [
+            (u64::MAX, 100, 20),
+            (20 * each, 100, 20),
+            (20 * each - 1, 101, 18),
+            (3 * each, 109, 2),
+            (each, 110, 0),
+            (0, 110, 0),
+        ] {
+            let latest = history.latest(bytes);
+            assert_eq!((latest.0, latest.1.len()), (oldest, changes), "{bytes}");
+        }
+        assert_eq!(History::new(0, 7).latest(0).0, 7);
     }
 
     #[test]

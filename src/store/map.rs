@@ -410,9 +410,9 @@ impl Map {
         &self.audience
     }
 
-    /// Begins a view of the entries as they are now. Also returns their revision.
-    pub(super) fn add_view(&self) -> (Arc<Mutex<View>>, Revision) {
-        let view = Arc::default();
+    /// Begins a view of the entries of keys with a prefix as they are now. Also returns the revision.
+    pub(super) fn add_view(&self, prefix: &str) -> (Arc<Mutex<View>>, Revision) {
+        let view = Arc::new(Mutex::new(View::of(prefix)));
         let mut contents = self.write();
         contents.views.push(Arc::clone(&view));
         (view, contents.counter.last)

@@ -44,6 +44,7 @@ pub use revision::{Committed, Condition, Revision, Revisions, Unmet, When};
 use crate::budget::Budget;
 
 use commit::Committer;
+use frozen::Frozen;
 use map::Map;
 use sweeper::Sweeper;
 
@@ -228,6 +229,15 @@ impl Store {
         Listing::of(self.committer.map(), prefix, after)
     }
 
+    /// The entries of keys that begin with `prefix`, as they are now, and the revision of that. They are fetched as the iterator goes on,
+    /// while others write; for each key that they change before the iterator gets there, the old entry is kept. Some may have
+    /// expired.
+    pub fn copy(&self, prefix: &str) -> (impl Iterator<Item = Entry> + Send + use<>, Revision) {
+        let frozen = Frozen::of_prefix(self.committer.map(), prefix);
+        let revision = frozen.revision();
+        (frozen, revision)
+    }
+
     /// How much the store holds.
     pub fn size(&self) -> Size {
         Size {
@@ -237,7 +247,7 @@ impl Store {
     }
 
     /// How much memory the data may take, and takes.
-    pub fn budget(&self) -> &Budget {
+    pub fn budget(&self) -> &Arc<Budget> {
         self.committer.map().budget()
     }
 

@@ -222,7 +222,7 @@ fn command(u: &mut Unstructured<'_>) -> Result<Command> {
 type State = BTreeMap<String, (String, Option<Expiry>, Revision)>;
 
 fn state(map: &Arc<Map>) -> State {
-    let all = frozen::Frozen::of(map);
+    let all = Frozen::of(map);
     let fields = |it: &Entry| (it.value().to_owned(), it.expiry, it.revision());
     all.map(|it| (it.key().to_owned(), fields(&it))).collect()
 }

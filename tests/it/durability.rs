@@ -301,7 +301,7 @@ fn another_format_is_refused_and_left_alone() {
     let ours = fs::read(&format).unwrap();
     for (other, how) in [
         ("threadkv 2\n", "start version 0.1.0 there"),
-        ("threadkv 5\n", "use the version that wrote it"),
+        ("threadkv 6\n", "use the version that wrote it"),
     ] {
         fs::write(&format, other).unwrap();
         let before = files(directory.path());

@@ -25,7 +25,8 @@ fn entries_of_a_usual_size_take_what_the_server_says() {
 }
 
 fn expect_growth(value_bytes: usize, ttl: Option<u64>) {
-    let server = Server::start(&["--max-batch", "10000"]);
+    // What is kept for watchers is not data.
+    let server = Server::start(&["--max-batch", "10000", "--history", "0"]);
     let mut client = server.connect();
     let mut random = Random::new(value_bytes as u64);
     let before = Usage::of(&server).memory;

@@ -30,6 +30,7 @@ struct Status<'a> {
     durability: &'a str,
     workers: usize,
     connections: usize,
+    watchers: usize,
     requests: Requests,
 }
 
@@ -59,6 +60,8 @@ struct StorageAndMemory {
     limit: u64,
     /// That of the last commit.
     revision: Revision,
+    /// The earliest one from which a watcher can go on.
+    oldest_revision: Revision,
 }
 
 /// Answers since the start, by class of status.
@@ -102,7 +105,7 @@ pub(super) fn health(api: &Api) -> Response {
 /// `GET /api/v1/status`
 pub(super) fn status(api: &Api) -> Response {
     let (about, monitor) = (&api.about, &api.about.monitor);
-    let budget = api.store.budget();
+    let (budget, past) = (api.store.budget(), api.store.past());
     let system = rustix::system::uname();
     let status = Status {
         cluster: cluster(None),
@@ -110,7 +113,8 @@ pub(super) fn status(api: &Api) -> Response {
             storage: storage(api),
             used: budget.stored(),
             limit: budget.data_limit(),
-            revision: api.store.revision(),
+            revision: past.latest,
+            oldest_revision: past.oldest,
         },
         node: format!("threadkv@{}", system.nodename().to_string_lossy()),
         version: env!("CARGO_PKG_VERSION"),
@@ -118,6 +122,7 @@ pub(super) fn status(api: &Api) -> Response {
         durability: &about.durability,
         workers: about.workers,
         connections: monitor.connections(),
+        watchers: api.hub.watchers(),
         requests: Requests {
             successes: monitor.answers(2),
             unmodified: monitor.answers(3),

@@ -314,7 +314,7 @@ impl fmt::Display for Beside {
 }
 
 /// Writes a value as JSON, in parts.
-struct Writing {
+pub(in crate::api) struct Writing {
     entry: Entry,
     /// How much of the value has been written.
     at: usize,
@@ -322,7 +322,7 @@ struct Writing {
 }
 
 impl Writing {
-    fn of(entry: Entry) -> Writing {
+    pub(in crate::api) fn of(entry: Entry) -> Writing {
         Writing {
             entry,
             at: 0,
@@ -330,8 +330,8 @@ impl Writing {
         }
     }
 
-    /// Writes the next part. Returns whether there is more.
-    fn write_some(&mut self, out: &mut Vec<u8>) -> bool {
+    /// Writes the next part, some kilobytes. Returns whether there is more.
+    pub(in crate::api) fn write_some(&mut self, out: &mut Vec<u8>) -> bool {
         let text = self.entry.value();
         let end = text.floor_char_boundary(self.at + PART);
         let part = &text[self.at..end];

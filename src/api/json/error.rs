@@ -36,6 +36,8 @@ pub(super) enum Code {
     NotFound,
     /// The path does not have that method.
     MethodNotAllowed,
+    /// A watcher wants to go on from a revision that is forgotten.
+    HistoryGone,
     /// A condition is not met.
     PreconditionFailed,
     /// A body or a value over the limit.
@@ -64,6 +66,7 @@ impl Code {
             Code::Forbidden => "FORBIDDEN",
             Code::NotFound => "NOT_FOUND",
             Code::MethodNotAllowed => "METHOD_NOT_ALLOWED",
+            Code::HistoryGone => "HISTORY_GONE",
             Code::PreconditionFailed => "PRECONDITION_FAILED",
             Code::PayloadTooLarge => "PAYLOAD_TOO_LARGE",
             Code::BatchTooLarge => "BATCH_TOO_LARGE",
@@ -83,6 +86,7 @@ impl Code {
             Code::Forbidden => 403,
             Code::NotFound => 404,
             Code::MethodNotAllowed => 405,
+            Code::HistoryGone => 410,
             Code::PreconditionFailed => 412,
             Code::PayloadTooLarge | Code::BatchTooLarge => 413,
             Code::RateLimited => 429,

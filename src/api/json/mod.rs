@@ -10,6 +10,7 @@ mod query;
 mod reads;
 mod refusal;
 mod shape;
+mod watch;
 mod writes;
 
 use std::sync::Arc;
@@ -23,6 +24,7 @@ use error::{Code, Error};
 use query::Query;
 use writes::Answer;
 
+pub(super) use answer::Writing;
 pub(super) use refusal::{deny, miss, refuse};
 
 const JSON: &str = "application/json";
@@ -62,6 +64,8 @@ pub(super) enum Endpoint {
     BulkDelete,
     /// `POST /api/v1/kv/bulk/touch`
     BulkTouch,
+    /// `GET /api/v1/watch`
+    Watch,
     /// `GET /api/v1/health`
     Health,
     /// `GET /api/v1/status`
@@ -138,6 +142,10 @@ fn prepare(
         Endpoint::BulkPut => writing(bulk, api, writes::bulk),
         Endpoint::BulkDelete => writing(bulk, api, writes::bulk_delete),
         Endpoint::BulkTouch => writing(bulk, api, writes::bulk_touch),
+        Endpoint::Watch => {
+            let request = watch::request(api, head, query(query::WATCHING)?)?;
+            answering(one, move |_| watch::watch(&shared, request))
+        }
         Endpoint::Health => answering(one, move |_| Ok(about::health(&shared))),
         Endpoint::Status => answering(one, move |_| Ok(about::status(&shared))),
         Endpoint::OpenApi => {

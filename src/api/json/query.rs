@@ -21,6 +21,14 @@ pub(super) struct Query {
     pub(super) after: Option<String>,
     /// Group keys by what they begin with, up to this text.
     pub(super) delimiter: Option<String>,
+    /// Watch this key only.
+    pub(super) key: Option<String>,
+    /// Whether events have values; they have, if it is not said.
+    pub(super) values: Option<bool>,
+    /// Whether to begin with what is there.
+    pub(super) initial: bool,
+    /// Watch from this revision on.
+    pub(super) since: Option<u64>,
 }
 
 /// The parameters of a listing.
@@ -34,6 +42,9 @@ pub(super) const LISTING: &[&str] = &[
     "after",
     "delimiter",
 ];
+
+/// The parameters of watching.
+pub(super) const WATCHING: &[&str] = &["key", "prefix", "values", "initial", "since"];
 
 impl Query {
     /// Reads the parameters with these names.
@@ -59,13 +70,19 @@ impl Query {
                 "with_revision" => parsed.with_revision = flag()?,
                 "keys_only" => parsed.keys_only = flag()?,
                 "count_only" => parsed.count_only = flag()?,
+                "values" => parsed.values = Some(flag()?),
+                "initial" => parsed.initial = flag()?,
                 "limit" => {
-                    let number = value.bytes().all(|b| b.is_ascii_digit()) && !value.is_empty();
-                    // A number too large for usize is no limit.
-                    let limit = number.then(|| value.parse().unwrap_or(usize::MAX));
-                    let limit = limit.filter(|limit| *limit > 0);
-                    parsed.limit = Some(limit.ok_or_else(|| wrong("a whole number from 1 on"))?);
+                    let limit = number(&value).filter(|limit| *limit > 0);
+                    let limit = limit.ok_or_else(|| wrong("a whole number from 1 on"))?;
+                    // One that is too large is no limit.
+                    parsed.limit = Some(usize::try_from(limit).unwrap_or(usize::MAX));
                 }
+                "since" => {
+                    let since = number(&value).ok_or_else(|| wrong("a revision"))?;
+                    parsed.since = Some(since);
+                }
+                "key" => parsed.key = Some(value.clone().into_owned()),
                 "prefix" => parsed.prefix = value.clone().into_owned(),
                 "after" => parsed.after = Some(value.clone().into_owned()),
                 "delimiter" if value.is_empty() => return Err(wrong("at least one character")),
@@ -79,6 +96,12 @@ impl Query {
         }
         Ok(parsed)
     }
+}
+
+/// A whole number in digits; the largest there is if it is larger.
+pub(super) fn number(text: &str) -> Option<u64> {
+    let digits = text.bytes().all(|b| b.is_ascii_digit()) && !text.is_empty();
+    digits.then(|| text.parse().unwrap_or(u64::MAX))
 }
 
 #[cfg(test)]

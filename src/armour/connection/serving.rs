@@ -8,8 +8,11 @@ use std::time::Instant;
 use tiny_http::Request;
 
 use super::Connection;
+use crate::armour::stream::StreamSocket;
 use crate::armour::{moving, socket};
-use crate::server::{self, ClientId, Fault, Message, Outgoing, Payload, Turn, Upload};
+use crate::server::{
+    self, ClientId, Fault, Message, Outgoing, Payload, Sink, Streams, Turn, Upload,
+};
 
 /// The word to send a body (RFC 9110 section 15.2.1).
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
@@ -117,6 +120,18 @@ impl server::Connection for Connection {
         }
         let transfers = Arc::clone(&self.transfers);
         transfers.send(self, outgoing);
+    }
+
+    fn stream(
+        self: Arc<Self>,
+        outgoing: Outgoing,
+        number: u64,
+        streams: &Streams,
+    ) -> Box<dyn Sink> {
+        let transfers = Arc::clone(&self.transfers);
+        Box::new(StreamSocket::new(
+            self, outgoing, number, transfers, streams,
+        ))
     }
 
     fn refuse(self: Arc<Self>, request: Request, mut message: Message, turn: Turn) {

@@ -1,8 +1,8 @@
 //! Snapshots: all entries as they were at one place in the log, in a file.
 //!
-//! A snapshot is a [`Tag::Snapshot`] frame with the revision of the state and the oldest one of its history (8 bytes each), then blocks of
-//! entries in byte order of their keys, then the changes between these two revisions, in [`Tag::History`] frames, then a [`Tag::End`] with how
-//! many entries there are (8 bytes). Version 4 wrote no history; version 3 wrote no revision in the first frame, and [`Tag::Block3`].
+//! A snapshot is a [`Tag::Snapshot`] frame with the revision of the state (8 bytes), then blocks of entries in byte order of their keys,
+//! then the latest changes, in [`Tag::History`] frames, then a [`Tag::End`] with how many entries there are, and the revision behind
+//! which the changes begin (8 bytes each). Version 4 wrote no changes; version 3 wrote no revision in the first frame, and [`Tag::Block3`].
 
 use std::fs::{self, File};
 use std::io::{self, BufReader, Read, Write};
@@ -26,6 +26,11 @@ const BLOCK_BYTES: usize = 1 << 20;
 
 /// After so many bytes they are synced, so that the last sync, and those of the log meanwhile, do not take long.
 const SYNC_BYTES: u64 = 8 << 20;
+
+/// How many bytes of changes it has at most: so many, or a part of what its entries take. With more, what is deleted would stay on
+/// disk.
+const HISTORY_BYTES: u64 = 256 << 10;
+const HISTORY_PART: u64 = 4;
 
 /// How often loading reports how far it is.
 const PROGRESS: Duration = Duration::from_secs(2);
@@ -69,16 +74,17 @@ fn write_file(
         written: 0,
         synced: 0,
     };
-    let mut body = [revision.to_le_bytes(), history.oldest().to_le_bytes()].concat();
-    draft.write((Tag::Snapshot, number), &mut body)?;
+    draft.write((Tag::Snapshot, number), &revision.to_le_bytes())?;
     let mut count = 0_u64;
     let entries = entries.inspect(|_| count += 1);
     let blocks = draft.write_all(Tag::Block, entries, |it, bytes| {
         changes::encode_entry(&it, bytes);
     })?;
     let length = draft.written;
-    draft.write_all(Tag::History, history.iter(), changes::encode_whole)?;
-    draft.write((Tag::End, blocks), &mut count.to_le_bytes().into())?;
+    let (oldest, changes) = history.latest(HISTORY_BYTES.max(length / HISTORY_PART));
+    draft.write_all(Tag::History, changes.into_iter(), changes::encode_whole)?;
+    let end = [count.to_le_bytes(), oldest.to_le_bytes()].concat();
+    draft.write((Tag::End, blocks), &end)?;
     draft.file.sync_all()?;
     Ok(length)
 }
@@ -110,15 +116,16 @@ impl Draft {
             if body.is_empty() {
                 return Ok(frames);
             }
-            self.write((tag, frames), &mut body)?;
+            self.write((tag, frames), &body)?;
+            body.clear();
             frames += 1;
         }
     }
 
-    fn write(&mut self, frame: (Tag, u64), body: &mut Vec<u8>) -> io::Result<()> {
+    fn write(&mut self, frame: (Tag, u64), body: &[u8]) -> io::Result<()> {
         let mut bytes = Vec::new();
         frame::append(&mut bytes, self.written, self.id, frame, |bytes| {
-            bytes.append(body)
+            bytes.extend_from_slice(body);
         });
         self.file.write_all(&bytes)?;
         self.written += bytes.len() as u64;
@@ -260,32 +267,32 @@ fn find_blocks(file: &File, length: u64, id: u64, number: u64) -> io::Result<Opt
                 let Some(body) = read_body(file, id, start, &head)? else {
                     return Ok(None);
                 };
-                let (numbers, []) = body.as_chunks() else {
-                    return Ok(None);
-                };
-                let number = |n: usize| numbers.get(n).copied().map(u64::from_le_bytes);
-                begun = Some((number(0), number(1)));
+                begun = Some(numbers(&body).first().copied());
             }
             (Tag::History, Some(_)) if head.number == past.len() as u64 => past.push((start, head)),
             (Tag::Block | Tag::Block3, Some(_)) if head.number == blocks.len() as u64 => {
                 blocks.push((start, head));
             }
-            (Tag::End, Some((revision, oldest)))
-                if head.number == blocks.len() as u64 && at == length =>
-            {
-                let count = read_body(file, id, start, &head)?;
-                let count = count.and_then(|body| Some(u64::from_le_bytes(body.try_into().ok()?)));
-                return Ok(count.map(|count| Found {
+            (Tag::End, Some(revision)) if head.number == blocks.len() as u64 && at == length => {
+                let end = read_body(file, id, start, &head)?;
+                let end = end.map(|body| numbers(&body)).unwrap_or_default();
+                return Ok(end.first().map(|count| Found {
                     revision,
-                    oldest,
+                    oldest: end.get(1).copied(),
                     blocks,
                     past,
-                    count,
+                    count: *count,
                 }));
             }
             _ => return Ok(None),
         }
     }
+}
+
+/// The numbers that a body is made of.
+fn numbers(body: &[u8]) -> Vec<u64> {
+    let (numbers, _) = body.as_chunks();
+    numbers.iter().copied().map(u64::from_le_bytes).collect()
 }
 
 /// The body of a frame, `None` if it is damaged.

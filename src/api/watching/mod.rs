@@ -1,0 +1,387 @@
+//! Watching: decides what each watcher is sent, and when (contract, "Watching").
+//!
+//! ```text
+//! commit ── rings ──► thread of the streams ── publish ──► Hub ── changes behind the head ──► store
+//!                                          ◄── texts for the watchers ──┘
+//! ```
+//!
+//! The *head* is the revision up to which everything has been looked at. Watchers who have been sent all of that wait in groups, by
+//! what they want: a change is compared with each group, and written once for it. Whoever cannot take a text at once leaves its
+//! group, is sent the rest at its own pace, from the store's history, and joins it again at the head. So what is kept for a watcher is
+//! one text and its place in the history, however slow it is; if the history forgets that place, the stream ends.
+
+mod copies;
+mod event;
+mod filter;
+mod watcher;
+
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::mem;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crossbeam_channel::Sender;
+
+use crate::server::{Bell, Next, Publisher, Subscription, Text};
+use crate::store::{Change, Entry, Revision, Store};
+use crate::tokens::Tokens;
+
+use super::auth::Auth;
+use copies::Order;
+use event::{Events, mark};
+use watcher::{Stage, Watcher};
+
+pub(super) use filter::{Keys, Want};
+
+/// A text ends behind about so many bytes.
+const TEXT: usize = 64 * 1024;
+
+/// All watchers, and how far they are.
+pub struct Hub {
+    store: Arc<Store>,
+    auth: Option<Arc<Auth>>,
+    bell: Bell,
+    most: usize,
+    orders: Sender<Order>,
+    /// Held for a look at some hundred changes, or to make some texts. No other locks are taken under it but those of the map.
+    state: Arc<Mutex<State>>,
+}
+
+/// How a watcher begins.
+pub(super) enum Start {
+    /// With what changes from now on.
+    Now,
+    /// With what has changed since a revision that is remembered.
+    Since(Revision),
+    /// With what is there; and if told so, by saying that all before is to be forgotten.
+    Copy { reset: bool },
+}
+
+/// Why a watcher is refused.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Refused {
+    /// There are so many already.
+    TooMany(usize),
+    /// There is no memory for a copy.
+    NoMemory,
+    /// Its revision has been forgotten.
+    Gone,
+}
+
+#[derive(Default)]
+struct State {
+    /// The number of the latest watcher.
+    last: u64,
+    watchers: HashMap<u64, Watcher>,
+    /// Those who have been sent everything up to the head, by what they want.
+    waiting: HashMap<Arc<Want>, HashSet<u64>>,
+    /// Those who wait for something else: for a copy, or for the head to come up to where they begin.
+    parked: Vec<u64>,
+    head: Revision,
+    /// The latest text that was made for a watcher behind the head, for others who are at the same place.
+    memo: Option<Memo>,
+    /// The tokens that the watchers were compared with last.
+    tokens: Option<Arc<Tokens>>,
+}
+
+/// The text for those who want the same and are at the same place.
+struct Memo {
+    want: Arc<Want>,
+    from: Revision,
+    to: Revision,
+    text: Text,
+}
+
+impl Hub {
+    /// Lets so many watch a store. Rings the bell when there is something to publish.
+    pub fn new(
+        store: Arc<Store>,
+        auth: Option<Arc<Auth>>,
+        most: usize,
+        bell: Bell,
+    ) -> io::Result<Arc<Hub>> {
+        let state = Arc::new(Mutex::new(State::default()));
+        let (delivered, ring) = (Arc::clone(&state), bell.clone());
+        let orders = copies::start(Arc::clone(&store), move |watcher, copy| {
+            if let Some(watcher) = lock(&delivered).watchers.get_mut(&watcher) {
+                watcher.begin_copy(Arc::clone(copy));
+            }
+            ring.ring();
+        })?;
+        let ring = bell.clone();
+        store.on_commit(move || ring.ring());
+        Ok(Arc::new(Hub {
+            store,
+            auth,
+            bell,
+            most,
+            orders,
+            state,
+        }))
+    }
+
+    /// Lets a client watch, unless that cannot be. `token` is the hash of its token.
+    pub(super) fn enter(
+        self: &Arc<Hub>,
+        want: Want,
+        start: Start,
+        token: Option<[u8; 32]>,
+    ) -> Result<Box<dyn Subscription>, Refused> {
+        let reserved = match &start {
+            Start::Copy { .. } => {
+                let keys = self.store.count(want.keys.prefix());
+                let bytes = (keys * size_of::<Entry>()) as u64;
+                let reserved = self.store.budget().reserve(bytes);
+                Some(reserved.ok_or(Refused::NoMemory)?)
+            }
+            _ => None,
+        };
+        let mut state = lock(&self.state);
+        if state.watchers.len() >= self.most {
+            return Err(Refused::TooMany(self.most));
+        }
+        if state.watchers.is_empty() {
+            self.store.set_watched(true);
+            state.head = self.store.revision();
+        }
+        let now = self.store.revision();
+        let prefix = want.keys.prefix().to_owned();
+        let stage = match start {
+            Start::Now => Stage::following(now, Some(now)),
+            Start::Since(since) if self.store.remembers(since) => {
+                Stage::following(since, Some(now))
+            }
+            Start::Since(_) => {
+                self.settle(&state);
+                return Err(Refused::Gone);
+            }
+            Start::Copy { .. } => Stage::AwaitingCopy,
+        };
+        let reset = matches!(start, Start::Copy { reset: true });
+        state.last += 1;
+        let number = state.last;
+        let watcher = Watcher::new(Arc::new(want), token, stage, reset);
+        state.watchers.insert(number, watcher);
+        drop(state);
+        if let Some(reserved) = reserved {
+            let order = Order {
+                watcher: number,
+                prefix,
+                reserved,
+            };
+            let _ = self.orders.send(order); // the thread stays as long as this does
+        }
+        // Where it begins may be ahead of the head.
+        self.bell.ring();
+        let hub = Arc::clone(self);
+        Ok(Box::new(Place { hub, number }))
+    }
+
+    /// How many watch.
+    pub(super) fn watchers(&self) -> usize {
+        lock(&self.state).watchers.len()
+    }
+
+    fn settle(&self, state: &State) {
+        if state.watchers.is_empty() {
+            self.store.set_watched(false);
+        }
+    }
+
+    fn leave(&self, number: u64) {
+        let mut state = lock(&self.state);
+        if let Some(watcher) = state.watchers.remove(&number) {
+            state.leave_group(&watcher.want, number);
+        }
+        state.parked.retain(|it| *it != number);
+        self.settle(&state);
+    }
+}
+
+fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    // A panic under it costs the texts of one turn.
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl State {
+    fn leave_group(&mut self, want: &Arc<Want>, number: u64) {
+        if let Some(group) = self.waiting.get_mut(want) {
+            group.remove(&number);
+            if group.is_empty() {
+                self.waiting.remove(want);
+            }
+        }
+    }
+
+    /// What comes next for a watcher that has taken everything.
+    fn next(&mut self, number: u64, store: &Store) -> Next {
+        let State {
+            watchers,
+            waiting,
+            parked,
+            head,
+            memo,
+            ..
+        } = self;
+        let Some(watcher) = watchers.get_mut(&number) else {
+            return Next::End;
+        };
+        let next = watcher.next(store, *head, memo);
+        if let Next::Wait = next {
+            if let Stage::Waiting = watcher.stage {
+                let group = waiting.entry(Arc::clone(&watcher.want)).or_default();
+                group.insert(number);
+            } else {
+                parked.push(number);
+            }
+        }
+        next
+    }
+
+    /// Sends a watcher as much as it takes now.
+    fn serve(&mut self, number: u64, store: &Store, give: &mut dyn FnMut(u64, &Text) -> bool) {
+        loop {
+            match self.next(number, store) {
+                Next::Text(text) if give(number, &text) => {}
+                Next::Text(_) | Next::Wait => return,
+                Next::End => {
+                    if let Some(watcher) = self.watchers.get_mut(&number) {
+                        watcher.stage = Stage::Over;
+                    }
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Publishes some commits. Their changes are there whole.
+    fn publish(
+        &mut self,
+        changes: &[Change],
+        store: &Store,
+        give: &mut dyn FnMut(u64, &Text) -> bool,
+    ) {
+        let Some(head) = changes.last().map(Change::revision) else {
+            return;
+        };
+        let before = mem::replace(&mut self.head, head);
+        let groups: Vec<Arc<Want>> = self.waiting.keys().cloned().collect();
+        for want in groups {
+            let text = match write(&want, changes) {
+                Some(text) if text.is_empty() => continue,
+                text => text.map(Text::from),
+            };
+            let group: Vec<u64> = self.waiting[&want].iter().copied().collect();
+            for number in group {
+                if text.as_ref().is_some_and(|text| give(number, text)) {
+                    continue;
+                }
+                self.leave_group(&want, number);
+                let place = if text.is_some() { head } else { before };
+                if let Some(watcher) = self.watchers.get_mut(&number) {
+                    watcher.stage = Stage::following(place, None);
+                }
+                // Too long to be sent in one piece.
+                if text.is_none() {
+                    self.serve(number, store, give);
+                }
+            }
+        }
+    }
+}
+
+/// The events of some commits for those who want them; `None` if that is too much for one text.
+fn write(want: &Want, changes: &[Change]) -> Option<Vec<u8>> {
+    let mut out = Vec::new();
+    for commit in changes.chunk_by(|a, b| a.revision() == b.revision()) {
+        if let Some(mut events) = events(want, commit)
+            && (!events.write(&mut out, TEXT) || out.len() >= TEXT)
+        {
+            return None;
+        }
+    }
+    Some(out)
+}
+
+/// The events of a commit for those who want them, if there are any.
+fn events(want: &Want, commit: &[Change]) -> Option<Events> {
+    let concerns = commit.iter().filter(|it| want.keys.concern(it));
+    let concerns: Vec<Change> = concerns.cloned().collect();
+    let revision = concerns.first().map(Change::revision)?;
+    Some(Events::new(concerns, Some(revision), want.values))
+}
+
+impl Publisher for Hub {
+    fn publish(&self, give: &mut dyn FnMut(u64, &Text) -> bool) {
+        let mut state = lock(&self.state);
+        let state = &mut *state;
+        while !state.watchers.is_empty() {
+            match self.store.changes_after(state.head) {
+                Some(changes) if changes.is_empty() => break,
+                Some(changes) => state.publish(&changes, &self.store, give),
+                // It was not called in time.
+                None => {
+                    for number in state.waiting.drain().flat_map(|(_, group)| group) {
+                        if let Some(watcher) = state.watchers.get_mut(&number) {
+                            watcher.stage = Stage::Over;
+                        }
+                    }
+                    state.head = self.store.revision();
+                }
+            }
+        }
+        for number in mem::take(&mut state.parked) {
+            state.serve(number, &self.store, give);
+        }
+    }
+
+    fn next(&self, number: u64) -> Next {
+        lock(&self.state).next(number, &self.store)
+    }
+
+    fn quiet(&self, number: u64) -> Option<Text> {
+        let state = lock(&self.state);
+        let watcher = state.watchers.get(&number)?;
+        let waits = matches!(watcher.stage, Stage::Waiting);
+        waits.then(|| mark("progress", state.head, true).into_bytes().into())
+    }
+
+    fn unwanted(&self) -> Vec<u64> {
+        let mut state = lock(&self.state);
+        let current = self.auth.as_ref().map(|auth| auth.tokens());
+        let same = match (&current, &state.tokens) {
+            (Some(current), Some(seen)) => Arc::ptr_eq(current, seen),
+            _ => false,
+        };
+        let is_revoked = |watcher: &Watcher| {
+            let Some(tokens) = current.as_ref().filter(|_| !same) else {
+                return false;
+            };
+            let hash = watcher.token.as_ref();
+            !hash.is_some_and(|hash| tokens.iter().any(|it| it.hash() == hash))
+        };
+        let all = state.watchers.iter();
+        let over = all.filter(|(_, it)| matches!(it.stage, Stage::Over) || is_revoked(it));
+        let over = over.map(|(number, _)| *number).collect();
+        state.tokens = current;
+        over
+    }
+}
+
+/// The place of a watcher. It leaves when this is dropped.
+struct Place {
+    hub: Arc<Hub>,
+    number: u64,
+}
+
+impl Subscription for Place {
+    fn number(&self) -> u64 {
+        self.number
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.hub.leave(self.number);
+    }
+}
