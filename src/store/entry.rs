@@ -133,6 +133,15 @@ impl Entry {
         })
     }
 
+    /// The entry with this record, see [`Entry::record_text`].
+    pub(super) fn of_record(text: &str, expiry: Option<Expiry>) -> Entry {
+        Entry {
+            record: Record(text.into()),
+            expiry,
+            revision: 0,
+        }
+    }
+
     /// The same but for its expiry.
     pub fn with_expiry(&self, expiry: Option<Expiry>) -> Entry {
         Entry {
@@ -183,6 +192,11 @@ impl Entry {
     /// Whether another one was made of it by touches.
     pub(super) fn is_same_value(&self, other: &Entry) -> bool {
         ArcStr::ptr_eq(&self.record.0, &other.record.0)
+    }
+
+    /// Its record as text.
+    pub(super) fn record_text(&self) -> &str {
+        &self.record.0
     }
 
     /// Bytes of its record.

@@ -1,20 +1,24 @@
 //! The latest changes, for those who watch: a part of the past that is bounded in bytes.
 //!
 //! Every commit appends to it, whether somebody watches or not, so appending must be cheap. Changes lie in chunks, and the oldest
-//! chunk goes as a whole. It holds pointers to values, which stay in memory for it when the key has another value.
+//! chunk goes as a whole. Small entries are copied into the text of their chunk: to keep a pointer instead would keep their blocks of
+//! memory allocated long after they were overwritten, and that costs more than a copy. Of large ones there is a pointer.
 
 use std::collections::VecDeque;
 use std::mem;
 use std::sync::Arc;
 
 use super::change::{Cause, Change};
-use super::{HISTORY_BYTES, Revision};
+use super::{Entry, Expiry, HISTORY_BYTES, Revision};
 
 /// The most changes of a chunk, unless a single commit has more.
 const CHUNK: usize = 256;
 
 /// A chunk takes this part of the whole at most.
 const CHUNKS: u64 = 16;
+
+/// Entries of up to so many bytes are copied.
+const COPIED: usize = 1024;
 
 /// What is known of the past of a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,8 +36,95 @@ pub struct Past {
 /// Some changes, of whole commits.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Chunk {
-    changes: Vec<Change>,
+    changes: Vec<Kept>,
+    text: String,
     bytes: u64,
+}
+
+/// A change as it is kept.
+#[derive(Clone, Debug)]
+enum Kept {
+    /// A put or a touch. The record is this part of the text of the chunk.
+    Copied {
+        start: u32,
+        end: u32,
+        expiry: Option<Expiry>,
+        revision: Revision,
+    },
+    /// As it is.
+    Whole(Change),
+}
+
+impl Kept {
+    fn revision(&self) -> Revision {
+        match self {
+            Kept::Copied { revision, .. } => *revision,
+            Kept::Whole(change) => change.revision(),
+        }
+    }
+}
+
+impl Chunk {
+    /// Room for as much as another one has.
+    fn like(other: &Chunk) -> Chunk {
+        Chunk {
+            changes: Vec::with_capacity(other.changes.len()),
+            text: String::with_capacity(other.text.len()),
+            bytes: 0,
+        }
+    }
+
+    fn push(&mut self, change: &Change) {
+        let kept = match change {
+            Change::Put(entry) | Change::Touch(entry) if entry.record_bytes() <= COPIED => {
+                let start = self.text.len() as u32;
+                self.text.push_str(entry.record_text());
+                Kept::Copied {
+                    start,
+                    end: self.text.len() as u32,
+                    expiry: entry.expiry,
+                    revision: entry.revision(),
+                }
+            }
+            other => Kept::Whole(other.clone()),
+        };
+        self.bytes += change.footprint();
+        self.changes.push(kept);
+    }
+
+    fn change(&self, kept: &Kept) -> Change {
+        match kept {
+            Kept::Copied {
+                start,
+                end,
+                expiry,
+                revision,
+            } => {
+                let record = &self.text[*start as usize..*end as usize];
+                let entry = Entry::of_record(record, *expiry);
+                Change::Put(entry.at(*revision))
+            }
+            Kept::Whole(change) => change.clone(),
+        }
+    }
+
+    /// The changes from that one on.
+    fn from(&self, first: usize) -> impl DoubleEndedIterator<Item = Change> {
+        self.changes[first..].iter().map(|it| self.change(it))
+    }
+
+    /// The first one behind that revision.
+    fn first_behind(&self, revision: Revision) -> usize {
+        self.changes.partition_point(|it| it.revision() <= revision)
+    }
+
+    fn first(&self) -> Option<Revision> {
+        self.changes.first().map(Kept::revision)
+    }
+
+    fn last(&self) -> Option<Revision> {
+        self.changes.last().map(Kept::revision)
+    }
 }
 
 /// The changes of the latest commits.
@@ -83,7 +174,7 @@ impl History {
     }
 
     /// Adds a change. [`History::close`] follows when its commit is whole.
-    pub(super) fn push(&mut self, change: Change) {
+    pub(super) fn push(&mut self, change: &Change) {
         if let Change::Remove {
             cause: Cause::Cleared,
             ..
@@ -91,20 +182,16 @@ impl History {
         {
             return;
         }
-        let bytes = change.footprint();
-        self.open.bytes += bytes;
-        self.bytes += bytes;
-        self.open.changes.push(change);
+        let before = self.open.bytes;
+        self.open.push(change);
+        self.bytes += self.open.bytes - before;
     }
 
     /// The commits so far are whole. Returns what is forgotten for them, to be freed when no lock is held.
     pub(super) fn close(&mut self) -> Vec<Arc<Chunk>> {
         let mut forgotten = Vec::new(); // takes no memory as long as it is empty
         if self.open.changes.len() >= CHUNK || self.open.bytes > self.limit / CHUNKS {
-            let next = Chunk {
-                changes: Vec::with_capacity(CHUNK),
-                bytes: 0,
-            };
+            let next = Chunk::like(&self.open);
             let full = mem::replace(&mut self.open, next);
             if !full.changes.is_empty() {
                 self.full.push_back(Arc::new(full));
@@ -117,7 +204,7 @@ impl History {
                 break;
             };
             self.bytes -= chunk.bytes;
-            self.oldest = chunk.changes.last().map_or(self.oldest, Change::revision);
+            self.oldest = chunk.last().unwrap_or(self.oldest);
             forgotten.push(chunk);
         }
         forgotten
@@ -125,28 +212,25 @@ impl History {
 
     /// Forgets the commits behind a revision, as if they had never been.
     pub(super) fn take_back(&mut self, to: Revision) {
-        while let Some(last) = self.open.changes.pop_if(|it| it.revision() > to) {
-            self.open.bytes -= last.footprint();
-            self.bytes -= last.footprint();
-            if self.open.changes.is_empty()
-                && let Some(chunk) = self.full.pop_back()
-            {
-                self.open = Arc::unwrap_or_clone(chunk);
-            }
+        let changes: Vec<Change> = self.iter().filter(|it| it.revision() <= to).collect();
+        self.restart(self.oldest);
+        for commit in changes.chunk_by(|a, b| a.revision() == b.revision()) {
+            commit.iter().for_each(|change| self.push(change));
+            drop(self.close());
         }
     }
 
     /// Whether the state had this revision, and all changes behind it are here.
     pub(super) fn covers(&self, revision: Revision) -> bool {
+        let had = |chunk: &Chunk| {
+            let place = chunk
+                .changes
+                .binary_search_by_key(&revision, Kept::revision);
+            place.is_ok()
+        };
+        let begins_by = |chunk: &&Chunk| chunk.first().is_some_and(|it| it <= revision);
         revision == self.oldest
-            || revision > self.oldest && {
-                let chunk = self.chunks().rev().find(|it| begins_by(it, revision));
-                chunk.is_some_and(|chunk| {
-                    chunk
-                        .binary_search_by_key(&revision, Change::revision)
-                        .is_ok()
-                })
-            }
+            || revision > self.oldest && self.chunks().rev().find(begins_by).is_some_and(had)
     }
 
     /// The changes of the next commits behind a revision: whole commits, about so many changes; empty if there are none. `None` if some
@@ -155,34 +239,32 @@ impl History {
         if revision < self.oldest {
             return None;
         }
-        let first = self.full.partition_point(|chunk| {
-            let last = chunk.changes.last();
-            last.is_some_and(|last| last.revision() <= revision)
-        });
-        let mut found = Vec::new();
+        let behind = |chunk: &Arc<Chunk>| chunk.last().is_some_and(|last| last <= revision);
+        let first = self.full.partition_point(behind);
+        let mut found: Vec<Change> = Vec::new();
         for chunk in self.chunks().skip(first) {
-            let start = chunk.partition_point(|it| it.revision() <= revision);
-            for change in &chunk[start..] {
+            let start = chunk.first_behind(revision);
+            for kept in &chunk.changes[start..] {
                 let last = found.last().map(Change::revision);
-                if found.len() >= about && last != Some(change.revision()) {
+                if found.len() >= about && last != Some(kept.revision()) {
                     return Some(found);
                 }
-                found.push(change.clone());
+                found.push(chunk.change(kept));
             }
         }
         Some(found)
     }
 
     /// All changes.
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Change> {
-        self.chunks().flatten()
+    pub(super) fn iter(&self) -> impl DoubleEndedIterator<Item = Change> {
+        self.chunks().flat_map(|chunk| chunk.from(0))
     }
 
     /// The changes of the latest commits, of no more than so many bytes, and the revision behind which they begin.
-    pub(super) fn latest(&self, mut bytes: u64) -> (Revision, Vec<&Change>) {
-        let mut changes: Vec<&Change> = self.iter().collect();
+    pub(super) fn latest(&self, mut bytes: u64) -> (Revision, Vec<Change>) {
+        let mut changes: Vec<Change> = self.iter().collect();
         let mut start = changes.len();
-        while let Some(change) = start.checked_sub(1).map(|it| changes[it])
+        while let Some(change) = start.checked_sub(1).map(|it| &changes[it])
             && change.footprint() <= bytes
         {
             bytes -= change.footprint();
@@ -195,21 +277,16 @@ impl History {
         (before.unwrap_or(self.oldest), changes.split_off(start))
     }
 
-    fn chunks(&self) -> impl DoubleEndedIterator<Item = &[Change]> {
-        let full = self.full.iter().map(|chunk| &chunk.changes[..]);
-        full.chain([&self.open.changes[..]])
+    fn chunks(&self) -> impl DoubleEndedIterator<Item = &Chunk> {
+        let full = self.full.iter().map(|chunk| &**chunk);
+        full.chain([&self.open])
     }
-}
-
-/// Whether a chunk begins with this revision, or with an earlier one.
-fn begins_by(chunk: &[Change], revision: Revision) -> bool {
-    chunk.first().is_some_and(|it| it.revision() <= revision)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::{Entry, Key};
+    use crate::store::Key;
 
     fn put(revision: Revision) -> Change {
         Change::Put(Entry::of("k", &"v".repeat(100)).at(revision))
@@ -218,7 +295,7 @@ mod tests {
     fn filled(limit: u64, revisions: impl IntoIterator<Item = Revision>) -> History {
         let mut history = History::new(limit, 100);
         for revision in revisions {
-            history.push(put(revision));
+            history.push(&put(revision));
             drop(history.close());
         }
         history
@@ -235,7 +312,7 @@ mod tests {
         assert_eq!(after(&history, 100, 10), Some(vec![]));
         for revision in 101..2000 {
             for _ in 0..revision % 3 + 1 {
-                history.push(put(revision));
+                history.push(&put(revision));
             }
             assert!(history.close().is_empty());
         }
@@ -269,12 +346,12 @@ mod tests {
         for limit in [0, 1, 500] {
             let mut history = filled(limit, 101..=110);
             for _ in 0..1000 {
-                history.push(put(111));
+                history.push(&put(111));
             }
             drop(history.close());
             assert_eq!(history.oldest(), 110);
             assert_eq!(after(&history, 110, 1).unwrap().len(), 1000);
-            history.push(put(112));
+            history.push(&put(112));
             drop(history.close());
             assert_eq!(history.oldest(), 111);
             assert_eq!(after(&history, 111, 1), Some(vec![112]));
@@ -303,8 +380,8 @@ mod tests {
     fn the_latest_commits_are_whole() {
         let mut history = History::new(1 << 20, 100);
         for revision in 101..=110 {
-            history.push(put(revision));
-            history.push(put(revision));
+            history.push(&put(revision));
+            history.push(&put(revision));
             drop(history.close());
         }
         let each = put(1).footprint();
@@ -331,7 +408,7 @@ mod tests {
         assert_eq!(after(&history, 299, 10), Some(vec![300]));
         let same = filled(1 << 20, 101..=300);
         assert_eq!(history.bytes(), same.bytes());
-        history.push(put(301));
+        history.push(&put(301));
         drop(history.close());
         history.take_back(0);
         assert_eq!(
@@ -341,11 +418,32 @@ mod tests {
     }
 
     #[test]
+    fn entries_come_back_as_they_were_small_and_large() {
+        let mut history = History::new(1 << 20, 100);
+        let expiry = Some(Expiry::at_millis(77));
+        let entries = [1, COPIED - 10, COPIED, 5 * COPIED].map(|length| {
+            let entry = Entry::of("k", &"é".repeat(length / 2));
+            entry.with_expiry(expiry).at(101)
+        });
+        for entry in &entries {
+            history.push(&Change::Touch(entry.clone()));
+        }
+        let after = history.after(100, 10).unwrap();
+        for (entry, change) in entries.iter().zip(&after) {
+            let (Change::Put(kept) | Change::Touch(kept)) = change else {
+                panic!("{change:?}");
+            };
+            assert!(kept == entry && kept.revision() == 101);
+        }
+        assert_eq!(after.len(), entries.len());
+    }
+
+    #[test]
     fn what_a_clear_has_removed_is_not_named() {
         let mut history = History::new(1 << 20, 100);
         let (prefix, revision) = ("a:".into(), 101);
-        history.push(Change::Clear { prefix, revision });
-        history.push(Change::Remove {
+        history.push(&Change::Clear { prefix, revision });
+        history.push(&Change::Remove {
             key: Key::try_from(&b"a:1"[..]).unwrap(),
             revision,
             cause: Cause::Cleared,

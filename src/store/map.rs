@@ -352,7 +352,7 @@ impl Map {
                 }
                 Change::Clear { .. } => {}
             }
-            contents.history.push(change);
+            contents.history.push(&change);
         }
         contents.counter.last = changes.revision;
         let forgotten = contents.history.close();

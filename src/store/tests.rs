@@ -331,7 +331,7 @@ fn name(operation: &Operation) -> &str {
 }
 
 fn all_changes(map: &Map) -> Vec<Change> {
-    map.history().iter().cloned().collect()
+    map.history().iter().collect()
 }
 
 /// What the changes of a map, which has had none before, come to.

@@ -18,8 +18,14 @@ pub(super) struct Locked<'a> {
 }
 
 impl Locked<'_> {
-    fn note(&mut self, change: Change) {
+    fn note(&mut self, change: &Change) {
         self.contents.history.push(change);
+    }
+
+    fn note_gone(&mut self, old: &Entry, revision: Revision, cause: Cause) {
+        if let Some(gone) = keyspace::gone(old, revision, cause) {
+            self.note(&gone);
+        }
     }
 }
 
@@ -29,27 +35,27 @@ impl Keyspace for Locked<'_> {
     }
 
     fn set(&mut self, entry: Entry, now: Expiry) {
-        let old = self.contents.set(entry.clone(), self.budget);
+        let revision = entry.revision();
+        let put = Change::Put(entry.clone());
+        let old = self.contents.set(entry, self.budget);
         if let Some(old) = old {
             if !old.is_live(now) {
-                let gone = keyspace::gone(&old, entry.revision(), Cause::Expired);
-                gone.into_iter().for_each(|it| self.note(it));
+                self.note_gone(&old, revision, Cause::Expired);
             }
             self.removed.some.push(old);
         }
-        self.note(Change::Put(entry));
+        self.note(&put);
     }
 
     fn touch(&mut self, entry: Entry) {
-        let old = self.contents.set(entry.clone(), self.budget);
+        self.note(&Change::Touch(entry.clone()));
+        let old = self.contents.set(entry, self.budget);
         self.removed.some.extend(old);
-        self.note(Change::Touch(entry));
     }
 
     fn remove(&mut self, key: &str, revision: Revision, cause: Cause) {
         if let Some(old) = self.contents.remove(key, self.budget) {
-            let gone = keyspace::gone(&old, revision, cause);
-            gone.into_iter().for_each(|it| self.note(it));
+            self.note_gone(&old, revision, cause);
             self.removed.some.push(old);
         }
     }
@@ -62,7 +68,7 @@ impl Keyspace for Locked<'_> {
 
     fn note_clear(&mut self, prefix: &str, revision: Revision) {
         let prefix = prefix.into();
-        self.note(Change::Clear { prefix, revision });
+        self.note(&Change::Clear { prefix, revision });
     }
 
     fn footprint(&self) -> u64 {

@@ -82,7 +82,7 @@ fn write_file(
     })?;
     let length = draft.written;
     let (oldest, changes) = history.latest(HISTORY_BYTES.max(length / HISTORY_PART));
-    draft.write_all(Tag::History, changes.into_iter(), changes::encode_whole)?;
+    draft.write_all(Tag::History, changes.iter(), changes::encode_whole)?;
     let end = [count.to_le_bytes(), oldest.to_le_bytes()].concat();
     draft.write((Tag::End, blocks), &end)?;
     draft.file.sync_all()?;
@@ -217,7 +217,7 @@ pub(super) fn read(
         let body = read_body(&read.file, read.id, start, &head).map_err(io)?;
         let changes = body.and_then(|body| changes::read_changes(&body));
         let changes = changes.ok_or_else(|| damaged("it does not match its checksums"))?;
-        changes.into_iter().for_each(|it| history.push(it));
+        changes.iter().for_each(|it| history.push(it));
     }
     drop(history.close());
     let blocks = parts.into_iter().map(|(_, entries)| entries);

@@ -238,7 +238,7 @@ fn revisions_grow_whatever_is_left_and_whatever_the_clock_says() {
 
 /// The revisions of all changes that are known.
 fn revisions(history: &History) -> Vec<Revision> {
-    history.iter().map(Change::revision).collect()
+    history.iter().map(|it| it.revision()).collect()
 }
 
 #[test]
