@@ -61,6 +61,15 @@
 //! 5. `store/commit/disk/recovery.rs`: what a start does. `snapshotter.rs`, `snapshot.rs`, `store/frozen.rs`: how the log is replaced by a
 //!    copy of the map while writes go on.
 //!
+//! **Watching** begins as a GET, and does not end:
+//!
+//! 1. `store/history.rs`: each commit appends what it has changed (`store/change.rs`). *What does that cost a writer?* A copy of a small
+//!    entry, nothing more, and a ring of a bell if somebody watches (`store/audience.rs`).
+//! 2. `server/streams.rs`: one thread has all answers without an end. It sleeps until the bell rings.
+//! 3. `api/watching/mod.rs`: what each of them is sent, and `watcher.rs`: how one that is behind comes up with the others. *What if a client does
+//!    not read?* One text waits for it, and the history forgets where it was.
+//! 4. `api/watching/event.rs`: events in bytes; `copies.rs`: what was there at the beginning. `armour/stream.rs` takes them to the socket.
+//!
 //! **The armour** adds what hostile and slow clients make necessary. Its page lists each hazard, with the test that shows it. Begin with
 //! `armour/hooks.rs`, the strangest file. Then follow the bytes: `armour/connection/reading.rs`, `armour/inbound.rs`, `armour/head.rs`. Then
 //! the answer: `armour/connection/serving.rs`, `armour/transfer.rs`. Last, `armour/accept.rs`. *Who may wait for a client?* tiny_http's threads

@@ -33,7 +33,7 @@ pub(super) fn request(api: &Api, head: Head<'_>, query: Query) -> Result<Request
         Some(key) => {
             let key = Key::try_from(key.as_bytes());
             let key = key.map_err(|error| Error::invalid_key(error, Some("key")))?;
-            Keys::One(key.as_str().to_owned())
+            Keys::One(key)
         }
     };
     let last = head.header(LAST_EVENT_ID).filter(|it| !it.is_empty());

@@ -4,11 +4,13 @@
 //! A copy holds pointers, and is made as fast as that goes, whatever the pace at which its watchers read.
 
 use std::io;
+use std::slice;
 use std::sync::Arc;
 use std::thread;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
+use super::filter::Keys;
 use crate::budget::Reservation;
 use crate::store::{Entry, Expiry, Revision, Store};
 
@@ -23,7 +25,7 @@ pub(super) struct Copy {
 /// A watcher that waits for a copy.
 pub(super) struct Order {
     pub(super) watcher: u64,
-    pub(super) prefix: String,
+    pub(super) keys: Keys,
     pub(super) reserved: Reservation,
 }
 
@@ -53,18 +55,33 @@ fn work(store: &Store, ordered: &Receiver<Order>, deliver: impl Fn(u64, &Arc<Cop
         // Those who want the same share it: after a restart they all come at once.
         let Order {
             watcher,
-            prefix,
+            keys,
             reserved,
         } = waiting.swap_remove(0);
-        let same = waiting.extract_if(.., |it| it.prefix == prefix);
+        let same = waiting.extract_if(.., |it| it.keys == keys);
         let watchers: Vec<u64> = same.map(|it| it.watcher).chain([watcher]).collect();
-        let (entries, revision) = store.copy(&prefix);
-        let now = Expiry::now();
+        let (entries, revision) = copy(store, &keys);
         let copy = Arc::new(Copy {
-            entries: entries.filter(|entry| entry.is_live(now)).collect(),
+            entries,
             revision,
             _reserved: reserved,
         });
         watchers.into_iter().for_each(|it| deliver(it, &copy));
+    }
+}
+
+/// The entries of these keys as they are now, and the revision of that.
+fn copy(store: &Store, keys: &Keys) -> (Vec<Entry>, Revision) {
+    match keys {
+        Keys::One(key) => {
+            let (entries, revision) = store.get_all(slice::from_ref(key));
+            (entries.into_iter().flatten().collect(), revision)
+        }
+        Keys::Prefix(prefix) => {
+            let (entries, revision) = store.copy(prefix);
+            let now = Expiry::now();
+            let live = entries.filter(|entry| entry.is_live(now));
+            (live.collect(), revision)
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! What a watcher wants to know.
 
-use crate::store::Change;
+use crate::store::{Change, Key};
 
 /// Which keys, and how they are shown. Watchers who want the same get the same text.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -14,7 +14,7 @@ pub(in crate::api) struct Want {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(in crate::api) enum Keys {
     /// This one.
-    One(String),
+    One(Key),
     /// All that begin with this.
     Prefix(String),
 }
@@ -22,14 +22,16 @@ pub(in crate::api) enum Keys {
 impl Keys {
     /// The text that all of them begin with.
     pub(super) fn prefix(&self) -> &str {
-        let (Keys::One(text) | Keys::Prefix(text)) = self;
-        text
+        match self {
+            Keys::One(key) => key.as_str(),
+            Keys::Prefix(prefix) => prefix,
+        }
     }
 
     /// Whether this one is among them.
     pub(super) fn contain(&self, key: &str) -> bool {
         match self {
-            Keys::One(one) => one == key,
+            Keys::One(one) => one.as_str() == key,
             Keys::Prefix(prefix) => key.starts_with(prefix),
         }
     }
@@ -50,11 +52,15 @@ impl Keys {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::{Cause, Entry, Key};
+    use crate::store::{Cause, Entry};
+
+    fn one(key: &str) -> Keys {
+        Keys::One(Key::try_from(key.as_bytes()).unwrap())
+    }
 
     #[test]
     fn a_clear_concerns_those_under_it_and_those_above_it() {
-        let one = Keys::One("a:b".into());
+        let one = one("a:b");
         let prefix = Keys::Prefix("a:b".into());
         for (cleared, concerns_one, concerns_prefix) in [
             ("", true, true),
@@ -75,7 +81,7 @@ mod tests {
 
     #[test]
     fn other_changes_concern_their_key() {
-        let (one, prefix) = (Keys::One("a".into()), Keys::Prefix("a".into()));
+        let (one, prefix) = (one("a"), Keys::Prefix("a".into()));
         for (key, is_one) in [("a", true), ("ab", false)] {
             let changes = [
                 Change::Put(Entry::of(key, "v")),

@@ -129,7 +129,10 @@ impl Hub {
     ) -> Result<Box<dyn Subscription>, Refused> {
         let reserved = match &start {
             Start::Copy { .. } => {
-                let keys = self.store.count(want.keys.prefix());
+                let keys = match &want.keys {
+                    Keys::One(_) => 1,
+                    Keys::Prefix(prefix) => self.store.count(prefix),
+                };
                 let bytes = (keys * size_of::<Entry>()) as u64;
                 let reserved = self.store.budget().reserve(bytes);
                 Some(reserved.ok_or(Refused::NoMemory)?)
@@ -145,7 +148,7 @@ impl Hub {
             state.head = self.store.revision();
         }
         let now = self.store.revision();
-        let prefix = want.keys.prefix().to_owned();
+        let keys = want.keys.clone();
         let stage = match start {
             Start::Now => Stage::following(now, Some(now)),
             Start::Since(since) if self.store.remembers(since) => {
@@ -166,7 +169,7 @@ impl Hub {
         if let Some(reserved) = reserved {
             let order = Order {
                 watcher: number,
-                prefix,
+                keys,
                 reserved,
             };
             let _ = self.orders.send(order); // the thread stays as long as this does
