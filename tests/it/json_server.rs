@@ -101,7 +101,8 @@ fn status_tells_what_the_server_is_and_has_done() {
         let mut data = answer.json()["data"].take();
         let limit = data["storage"]["limit"].clone();
         let revision = data["storage"]["revision"].clone();
-        assert!(limit.is_u64() && revision.as_u64() > Some(0));
+        let oldest = data["storage"]["oldest_revision"].clone();
+        assert!(limit.is_u64() && revision.as_u64() > oldest.as_u64());
         let uptime = data["uptime"].take().as_u64().unwrap();
         assert!(uptime < 60, "{uptime}");
         let system = rustix::system::uname();
@@ -110,13 +111,17 @@ fn status_tells_what_the_server_is_and_has_done() {
             data,
             json!({
                 "cluster": {"status": "leader", "nodes": 1},
-                "storage": {"size": 1, "memory": 6, "used": 96, "limit": limit, "revision": revision},
+                "storage": {
+                    "size": 1, "memory": 6, "used": 96, "limit": limit,
+                    "revision": revision, "oldest_revision": oldest,
+                },
                 "node": node,
                 "version": env!("CARGO_PKG_VERSION"),
                 "uptime": null,
                 "durability": durability,
                 "workers": workers,
                 "connections": 2,
+                "watchers": 0,
                 "requests": {"2xx": 3, "3xx": 0, "4xx": 2, "5xx": 0},
             })
         );
