@@ -8,6 +8,8 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
+use std::mem;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -33,6 +35,9 @@ const LOOK: Duration = Duration::from_millis(250);
 /// After a turn, the thread leaves the processors to others for this many times as long as the turn took, if others are served. What
 /// happens meanwhile goes out together.
 const LEFT_TO_OTHERS: u32 = 4;
+
+/// A turn ends after so long, however many streams are behind: others may have news.
+const TURN: Duration = Duration::from_millis(1);
 
 /// The longest such pause.
 const LONGEST_PAUSE: Duration = Duration::from_millis(25);
@@ -66,6 +71,8 @@ pub trait Publisher: Send + Sync + 'static {
 pub enum Next {
     /// This.
     Text(Text),
+    /// Nothing yet: ask again.
+    Later,
     /// Nothing, until the publisher gives it something.
     Wait,
     /// The end: the publisher cannot go on.
@@ -232,8 +239,10 @@ struct Stream {
     sent: Instant,
     /// How many bytes the client had taken, and since when it is that many.
     taken: (u64, Instant),
-    /// Bytes that the sink has taken.
+    /// How many it will have taken when it has everything that the sink got.
     total: u64,
+    /// Whether the client has said that it sends no more.
+    half_closed: bool,
 }
 
 impl Desk {
@@ -269,7 +278,12 @@ impl Desk {
             false => after(LOOK),
         };
         select! {
-            recv(self.rung) -> rung => return rung.is_ok(),
+            recv(self.rung) -> rung => {
+                if rung.is_err() {
+                    self.rung = never(); // nobody is left to ring it
+                }
+                return rung.is_ok();
+            }
             recv(self.news) -> news => news.into_iter().for_each(|it| self.hear(it)),
             recv(look) -> _ => {}
         }
@@ -285,19 +299,26 @@ impl Desk {
             self.publish();
         }
         // One text each, so that nobody starves.
+        let since = Instant::now();
         for _ in 0..self.next.len() {
+            if since.elapsed() >= TURN {
+                return;
+            }
             let Some(number) = self.next.pop_front() else {
                 return;
             };
             let Some(stream) = self.streams.get_mut(&number) else {
                 continue;
             };
-            match self.publisher.next(number) {
+            // Making a text may panic, which costs that stream.
+            let next = catch_unwind(AssertUnwindSafe(|| self.publisher.next(number)));
+            match next.unwrap_or(Next::End) {
                 Next::Text(text) => match stream.give(&text) {
                     Ok(true) => self.next.push_back(number),
                     Ok(false) => {}
                     Err(_) => self.ended.push((number, Ending::Gone)),
                 },
+                Next::Later => self.next.push_back(number),
                 Next::Wait => {}
                 Next::End => self.ended.push((number, Ending::Behind)),
             }
@@ -320,10 +341,11 @@ impl Desk {
             }
             News::HalfClosed(number) => {
                 // If it has closed altogether, its kernel says so when something comes.
-                let idle = self.streams.get_mut(&number);
-                if let Some(stream) = idle.filter(|stream| stream.pending.is_empty())
-                    && stream.give(&Text::from(COMMENT)).is_err()
-                {
+                let Some(stream) = self.streams.get_mut(&number) else {
+                    return;
+                };
+                let is_first = !mem::replace(&mut stream.half_closed, true);
+                if is_first && stream.give(&Text::from(COMMENT)).is_err() {
                     self.ended.push((number, Ending::Gone));
                 }
             }
@@ -344,15 +366,8 @@ impl Desk {
         } = beginning;
         let (number, now) = (subscription.number(), Instant::now());
         let head = Text::from(outgoing.message.take_bytes());
-        let mut stream = Stream {
-            sink: connection.stream(outgoing, number, &self.way),
-            subscription,
-            pending: VecDeque::new(),
-            written: 0,
-            sent: now,
-            taken: (0, now),
-            total: 0,
-        };
+        let sink = connection.stream(outgoing, number, &self.way);
+        let mut stream = Stream::new(sink, subscription);
         match stream.give(&head) {
             Ok(true) => self.next.push_back(number),
             Ok(false) => {}
@@ -392,7 +407,7 @@ impl Desk {
     fn look(&mut self) {
         let now = Instant::now();
         for (&number, stream) in &mut self.streams {
-            if !stream.pending.is_empty() {
+            if stream.is_owed() {
                 if stream.stalled(now) >= self.patience.stalled {
                     self.ended.push((number, Ending::Slow));
                 }
@@ -435,12 +450,31 @@ impl Desk {
 }
 
 impl Stream {
+    fn new(sink: Box<dyn Sink>, subscription: Box<dyn Subscription>) -> Stream {
+        let (now, taken) = (Instant::now(), sink.taken().unwrap_or(0));
+        Stream {
+            sink,
+            subscription,
+            pending: VecDeque::new(),
+            written: 0,
+            sent: now,
+            taken: (taken, now),
+            total: taken,
+            half_closed: false,
+        }
+    }
+
+    /// Whether the client has not taken everything. A client that has vanished takes nothing, and only its kernel could say so.
+    fn is_owed(&self) -> bool {
+        !self.pending.is_empty() || self.count_taken() < self.total
+    }
+
     /// Sends a text behind what is pending. Returns whether nothing is pending any more.
     fn give(&mut self, text: &Text) -> io::Result<bool> {
         let now = Instant::now();
         self.sent = now;
-        if self.pending.is_empty() {
-            self.taken = (self.count_taken(), now);
+        if !self.is_owed() {
+            self.taken = (self.total, now);
         }
         self.pending.push_back(Arc::clone(text));
         self.write()

@@ -9,7 +9,7 @@ use std::mem;
 use std::sync::Arc;
 
 use super::change::{Cause, Change};
-use super::{Entry, Expiry, HISTORY_BYTES, Revision};
+use super::{Entry, Expiry, HISTORY_BYTES, Interest, Revision};
 
 /// The most changes of a chunk, unless a single commit has more.
 const CHUNK: usize = 256;
@@ -19,6 +19,9 @@ const CHUNKS: u64 = 16;
 
 /// Entries of up to so many bytes are copied.
 const COPIED: usize = 1024;
+
+/// The most changes that one look goes through, unless a single commit has more: some tens of microseconds.
+const SEEN_AT_ONCE: usize = 4096;
 
 /// What is known of the past of a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +34,25 @@ pub struct Past {
     pub lost_below: Revision,
     /// How many bytes of memory the changes take.
     pub bytes: u64,
+}
+
+/// What has happened to some keys in some commits.
+#[derive(Clone, Debug)]
+pub struct Commits {
+    /// In their order; all of them, for each of the commits.
+    pub changes: Vec<Change>,
+    /// The revision of the last commit; if there is none, that behind which they were looked for.
+    pub to: Revision,
+}
+
+impl Commits {
+    /// There are none behind this revision.
+    pub(super) fn none(revision: Revision) -> Commits {
+        Commits {
+            changes: Vec::new(),
+            to: revision,
+        }
+    }
 }
 
 /// Some changes, of whole commits.
@@ -105,6 +127,17 @@ impl Chunk {
                 Change::Put(entry.at(*revision))
             }
             Kept::Whole(change) => change.clone(),
+        }
+    }
+
+    /// Whether a change is about one of these keys.
+    fn concerns(&self, kept: &Kept, interest: &Interest) -> bool {
+        match kept {
+            Kept::Copied { start, end, .. } => {
+                let record = &self.text[*start as usize..*end as usize];
+                interest.contains(Entry::key_of_record(record))
+            }
+            Kept::Whole(change) => interest.covers(change),
         }
     }
 
@@ -233,23 +266,34 @@ impl History {
             || revision > self.oldest && self.chunks().rev().find(begins_by).is_some_and(had)
     }
 
-    /// The changes of the next commits behind a revision: whole commits, about so many changes; empty if there are none. `None` if some
-    /// have been forgotten.
-    pub(super) fn after(&self, revision: Revision, about: usize) -> Option<Vec<Change>> {
+    /// The changes of these keys in the next commits behind a revision, about so many. `None` if some have been forgotten.
+    pub(super) fn after(
+        &self,
+        revision: Revision,
+        interest: &Interest,
+        about: usize,
+    ) -> Option<Commits> {
         if revision < self.oldest {
             return None;
         }
         let behind = |chunk: &Arc<Chunk>| chunk.last().is_some_and(|last| last <= revision);
         let first = self.full.partition_point(behind);
-        let mut found: Vec<Change> = Vec::new();
+        let mut found = Commits::none(revision);
+        let mut seen = 0;
         for chunk in self.chunks().skip(first) {
             let start = chunk.first_behind(revision);
             for kept in &chunk.changes[start..] {
-                let last = found.last().map(Change::revision);
-                if found.len() >= about && last != Some(kept.revision()) {
-                    return Some(found);
+                if kept.revision() != found.to {
+                    // The commits so far are whole.
+                    if found.changes.len() >= about || seen >= SEEN_AT_ONCE {
+                        return Some(found);
+                    }
+                    found.to = kept.revision();
                 }
-                found.push(chunk.change(kept));
+                seen += 1;
+                if chunk.concerns(kept, interest) {
+                    found.changes.push(chunk.change(kept));
+                }
             }
         }
         Some(found)
@@ -302,8 +346,8 @@ mod tests {
     }
 
     fn after(history: &History, revision: Revision, about: usize) -> Option<Vec<Revision>> {
-        let found = history.after(revision, about)?;
-        Some(found.iter().map(Change::revision).collect())
+        let found = history.after(revision, &Interest::ALL, about)?;
+        Some(found.changes.iter().map(Change::revision).collect())
     }
 
     #[test]
@@ -327,6 +371,32 @@ mod tests {
             assert_eq!(whole as u64, at % 3 + 1);
             assert!(next.len() < 7 + 3 || at == 1999);
         }
+    }
+
+    #[test]
+    fn one_look_finds_what_it_looks_for_and_goes_no_further_than_it_may() {
+        let mut history = History::new(1 << 30, 0);
+        let commits = 3 * SEEN_AT_ONCE as u64;
+        for revision in 1..=commits {
+            let key = if revision % 1000 == 0 {
+                "rare"
+            } else {
+                "usual"
+            };
+            history.push(&Change::Put(Entry::of(key, "v").at(revision)));
+            drop(history.close());
+        }
+        let rare = Interest::Key(Key::try_from(&b"rare"[..]).unwrap());
+        let (mut found, mut at) = (Vec::new(), 0);
+        while at < commits {
+            let some = history.after(at, &rare, 256).unwrap();
+            assert!(some.to > at && some.to - at <= SEEN_AT_ONCE as u64);
+            found.extend(some.changes.iter().map(Change::revision));
+            at = some.to;
+        }
+        let expected: Vec<u64> = (1..=commits).filter(|it| it % 1000 == 0).collect();
+        assert_eq!(found, expected);
+        assert_eq!(history.after(commits, &rare, 256).unwrap().to, commits);
     }
 
     #[test]
@@ -428,7 +498,7 @@ mod tests {
         for entry in &entries {
             history.push(&Change::Touch(entry.clone()));
         }
-        let after = history.after(100, 10).unwrap();
+        let after = history.after(100, &Interest::ALL, 10).unwrap().changes;
         for (entry, change) in entries.iter().zip(&after) {
             let (Change::Put(kept) | Change::Touch(kept)) = change else {
                 panic!("{change:?}");

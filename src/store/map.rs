@@ -18,12 +18,12 @@ use super::audience::Audience;
 use super::change::{Cause, Change};
 use super::entry::Record;
 use super::frozen::View;
-use super::history::{History, Past};
+use super::history::{Commits, History, Past};
 use super::index::Entries;
 use super::keyspace::{Changes, Staged};
 use super::removed::Removed;
 use super::revision::Counter;
-use super::{Command, CommitError, Committed, Entry, Expiry, Key, Revision};
+use super::{Command, CommitError, Committed, Entry, Expiry, Interest, Key, Revision};
 use locked::Locked;
 
 /// How many keys are looked at under one taking of the lock, where there may be many: some tens of microseconds.
@@ -398,12 +398,12 @@ impl Map {
     }
 
     /// See [`History::after`].
-    pub(super) fn changes_after(&self, revision: Revision) -> Option<Vec<Change>> {
+    pub(super) fn commits_after(&self, revision: Revision, interest: &Interest) -> Option<Commits> {
         let contents = self.read();
         if revision >= contents.counter.last {
-            return Some(Vec::new());
+            return Some(Commits::none(revision));
         }
-        contents.history.after(revision, STEP)
+        contents.history.after(revision, interest, STEP)
     }
 
     pub(super) fn audience(&self) -> &Audience {

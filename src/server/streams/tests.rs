@@ -25,7 +25,7 @@ impl Fake {
 
     /// What it has got since it was asked last.
     fn got(&self) -> String {
-        String::from_utf8(std::mem::take(&mut self.0.lock().unwrap().got)).unwrap()
+        String::from_utf8(mem::take(&mut self.0.lock().unwrap().got)).unwrap()
     }
 
     fn ended(&self) -> Option<Result<(), io::ErrorKind>> {
@@ -123,15 +123,8 @@ fn desk(script: &Arc<Script>, clients: &[&Fake]) -> Desk {
         patience: Patience::default(),
     };
     for (number, client) in (1..).zip(clients) {
-        let stream = Stream {
-            sink: Box::new(Fake::clone(client)),
-            subscription: Box::new(Numbered(number)),
-            pending: VecDeque::new(),
-            written: 0,
-            sent: now,
-            taken: (0, now),
-            total: 0,
-        };
+        let sink = Box::new(Fake::clone(client));
+        let stream = Stream::new(sink, Box::new(Numbered(number)));
         desk.streams.insert(number, stream);
     }
     desk
