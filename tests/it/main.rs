@@ -16,6 +16,7 @@ mod script;
 mod tokens;
 mod trace;
 mod usage;
+mod watcher;
 
 mod access;
 mod browser;
@@ -73,3 +74,9 @@ mod soak;
 mod token_files;
 mod transactions;
 mod values;
+mod watch;
+mod watch_beginnings;
+mod watch_browser;
+mod watch_crowd;
+mod watch_mirror;
+mod watch_reconnects;
