@@ -9,6 +9,7 @@ mod faults;
 mod legal;
 mod lives;
 mod lossy_disk;
+mod nginx;
 mod openapi_requests;
 mod page;
 mod process;
