@@ -82,8 +82,6 @@ struct State {
     waiting: HashMap<Arc<Want>, HashSet<u64>>,
     /// Those who wait for something else: for a copy, or for the head to come up to where they begin.
     parked: Vec<u64>,
-    /// Whether one of those can go on at once.
-    unfinished: bool,
     head: Revision,
     /// The latest text that was made for a watcher behind the head, for others who are at the same place.
     memo: Option<Memo>,
@@ -248,36 +246,10 @@ impl State {
         next
     }
 
-    /// Sends a watcher as much as it takes now.
-    fn serve(&mut self, number: u64, store: &Store, give: &mut dyn FnMut(u64, &Text) -> bool) {
-        loop {
-            match self.next(number, store) {
-                Next::Text(text) if give(number, &text) => {}
-                Next::Text(_) | Next::Wait => return,
-                Next::Later => {
-                    self.parked.push(number);
-                    self.unfinished = true;
-                    return;
-                }
-                Next::End => {
-                    if let Some(watcher) = self.watchers.get_mut(&number) {
-                        watcher.stage = Stage::Over;
-                    }
-                    return;
-                }
-            }
-        }
-    }
-
-    /// Publishes some commits. All of their changes are there.
-    fn publish(
-        &mut self,
-        commits: &Commits,
-        store: &Store,
-        give: &mut dyn FnMut(u64, &Text) -> bool,
-    ) {
-        let head = commits.to;
-        let before = mem::replace(&mut self.head, head);
+    /// Publishes some commits, of which all changes are there. Returns those for whom that is too much for one text.
+    fn publish(&mut self, commits: &Commits, give: &mut dyn FnMut(u64, &Text) -> bool) -> Vec<u64> {
+        let before = mem::replace(&mut self.head, commits.to);
+        let mut behind = Vec::new();
         let groups: Vec<Arc<Want>> = self.waiting.keys().cloned().collect();
         for want in groups {
             let text = match write(&want, &commits.changes) {
@@ -290,16 +262,19 @@ impl State {
                     continue;
                 }
                 self.leave_group(&want, number);
-                let place = if text.is_some() { head } else { before };
+                let place = match text {
+                    Some(_) => commits.to,
+                    None => before,
+                };
                 if let Some(watcher) = self.watchers.get_mut(&number) {
                     watcher.stage = Stage::following(place, None);
                 }
-                // Too long to be sent in one piece.
                 if text.is_none() {
-                    self.serve(number, store, give);
+                    behind.push(number);
                 }
             }
         }
+        behind
     }
 }
 
@@ -325,13 +300,14 @@ fn events(want: &Want, commit: &[Change]) -> Option<Events> {
 }
 
 impl Publisher for Hub {
-    fn publish(&self, give: &mut dyn FnMut(u64, &Text) -> bool) {
+    fn publish(&self, give: &mut dyn FnMut(u64, &Text) -> bool) -> Vec<u64> {
         let mut state = lock(&self.state);
         let state = &mut *state;
+        let mut behind = Vec::new();
         while !state.watchers.is_empty() {
             match self.store.commits_after(state.head, &Interest::ALL) {
                 Some(commits) if commits.to == state.head => break,
-                Some(commits) => state.publish(&commits, &self.store, give),
+                Some(commits) => behind.extend(state.publish(&commits, give)),
                 // It was not called in time.
                 None => {
                     for number in state.waiting.drain().flat_map(|(_, group)| group) {
@@ -343,12 +319,8 @@ impl Publisher for Hub {
                 }
             }
         }
-        for number in mem::take(&mut state.parked) {
-            state.serve(number, &self.store, give);
-        }
-        if mem::take(&mut state.unfinished) {
-            self.bell.ring();
-        }
+        behind.append(&mut state.parked);
+        behind
     }
 
     fn next(&self, number: u64) -> Next {
