@@ -9,6 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, after, never, select};
+use rustix::time::{ClockId, clock_gettime};
 
 use super::stream::Stream;
 use super::{Beginning, News, Next, Publisher, Streams, Text};
@@ -24,15 +25,15 @@ const STALLED: Duration = Duration::from_secs(10);
 /// Pause between two looks at all streams. Without streams, there are none.
 const LOOK: Duration = Duration::from_millis(250);
 
-/// After a turn, the thread leaves the processors to others for this many times as long as the turn took, if others are served. What
-/// happens meanwhile goes out together.
-const LEFT_TO_OTHERS: u32 = 4;
+/// After a turn, the thread leaves the processors to others for this many times as long as the turn has kept one busy, if others are served.
+/// What happens meanwhile goes out together, in one system call for each client.
+const LEFT_TO_OTHERS: u32 = 8;
 
 /// A turn ends after so long, however many streams are behind: others may have news.
 const TURN: Duration = Duration::from_millis(1);
 
 /// The longest such pause.
-const LONGEST_PAUSE: Duration = Duration::from_millis(25);
+const LONGEST_PAUSE: Duration = Duration::from_millis(60);
 
 /// What clients may skip: a comment (WHATWG HTML, 9.2.5).
 const COMMENT: &[u8] = b":\n\n";
@@ -95,20 +96,20 @@ impl Desk {
     pub(super) fn run(&mut self) {
         loop {
             let rung = self.wait();
-            let (since, answered) = (Instant::now(), self.monitor.answered());
+            let (since, answered) = (busy(), self.monitor.answered());
             // What makes texts may panic.
             contain_panic(|| self.turn(rung));
             self.settle();
             if self.streams.is_empty() {
                 continue;
             }
-            if since.duration_since(self.looked) >= LOOK {
-                self.looked = since;
+            if self.looked.elapsed() >= LOOK {
+                self.looked = Instant::now();
                 contain_panic(|| self.look());
                 self.settle();
             }
             if self.monitor.answered() != answered || !self.rung.is_empty() {
-                let pause = since.elapsed() * LEFT_TO_OTHERS;
+                let pause = (busy() - since) * LEFT_TO_OTHERS;
                 thread::sleep(pause.min(LONGEST_PAUSE));
             }
         }
@@ -254,11 +255,10 @@ impl Desk {
     fn look(&mut self) {
         let now = Instant::now();
         for (&number, stream) in &mut self.streams {
-            if stream.is_owed() {
-                if stream.stalled(now) >= self.patience.stalled {
-                    self.ended.push((number, Ending::Slow));
-                }
-            } else if now - stream.sent >= self.patience.quiet
+            if stream.stalled(now) >= self.patience.stalled {
+                self.ended.push((number, Ending::Slow));
+            } else if stream.pending.is_empty()
+                && now - stream.sent >= self.patience.quiet
                 && let Some(text) = self.publisher.quiet(number)
                 && stream.give(&text).is_err()
             {
@@ -294,6 +294,12 @@ impl Desk {
         }
         self.monitor.set_streams(self.streams.len());
     }
+}
+
+/// For how long this thread has kept a processor busy.
+fn busy() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec.cast_unsigned(), time.tv_nsec as u32)
 }
 
 #[cfg(test)]

@@ -39,18 +39,9 @@ impl Stream {
         }
     }
 
-    /// Whether the client has not taken everything. A client that has vanished takes nothing, and only its kernel could say so.
-    pub(super) fn is_owed(&self) -> bool {
-        !self.pending.is_empty() || self.count_taken() < self.total
-    }
-
     /// Sends a text behind what is pending. Returns whether nothing is pending any more.
     pub(super) fn give(&mut self, text: &Text) -> io::Result<bool> {
-        let now = Instant::now();
-        self.sent = now;
-        if !self.is_owed() {
-            self.taken = (self.total, now);
-        }
+        self.sent = Instant::now();
         self.pending.push_back(Arc::clone(text));
         self.write()
     }
@@ -76,10 +67,12 @@ impl Stream {
         Ok(true)
     }
 
-    /// For how long the client has taken nothing.
+    /// For how long the client has taken nothing, as of the looks before, while there was something for it. A client that has vanished takes
+    /// nothing, and only its kernel could say so.
     pub(super) fn stalled(&mut self, now: Instant) -> Duration {
         let taken = self.count_taken();
-        if taken != self.taken.0 {
+        let has_all = self.pending.is_empty() && taken >= self.total;
+        if has_all || taken != self.taken.0 {
             self.taken = (taken, now);
         }
         now - self.taken.1
