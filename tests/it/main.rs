@@ -81,3 +81,4 @@ mod watch_browser;
 mod watch_crowd;
 mod watch_mirror;
 mod watch_reconnects;
+mod watch_slow;

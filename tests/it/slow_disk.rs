@@ -7,6 +7,7 @@ use std::process::Command;
 
 use crate::directory::Directory;
 use crate::process::{Server, is_root, wait_for};
+use crate::watcher::Watcher;
 
 #[test]
 fn a_write_that_the_disk_does_not_end_is_answered_and_counts_if_it_ends() {
@@ -32,6 +33,8 @@ fn a_write_that_the_disk_does_not_end_is_answered_and_counts_if_it_ends() {
     let data = mount.join("data");
     let mut server = Server::start(&["--working-dir", data.to_str().unwrap()]);
     server.put("/kv/before", "1").expect(200, "");
+    let mut watcher = Watcher::open(&server, "");
+    let before = watcher.ready();
 
     disk.freeze();
     // One that has reached the disk, and one behind it.
@@ -59,6 +62,10 @@ fn a_write_that_the_disk_does_not_end_is_answered_and_counts_if_it_ends() {
     assert_eq!(server.get("/api/v1/health").status, 503);
     server.get("/kv/before").expect(200, "1");
     server.get("/kv/first").expect(404, "key not found\n");
+    assert!(!watcher.has_news(), "of what the disk has not");
+    let mut second = Watcher::open(&server, "initial=true");
+    assert_eq!(second.next().json()["key"], "before");
+    assert_eq!(second.ready(), before);
 
     disk.thaw();
     server.wait_for_log("the disk is writing again");
@@ -66,6 +73,9 @@ fn a_write_that_the_disk_does_not_end_is_answered_and_counts_if_it_ends() {
         (server.get("/kv/first").status == 200).then_some(())
     });
     server.put("/kv/third", "1").expect(200, "");
+    for watcher in [&mut watcher, &mut second] {
+        assert_eq!(watcher.next().json()["key"], "first");
+    }
     assert_eq!(server.get("/api/v1/health").status, 200);
     server.signal("-TERM");
     assert!(server.wait().0.success());

@@ -91,7 +91,7 @@ fn is_marker(event: &Event, round: u64) -> bool {
 }
 
 /// What a store has, and at which revision.
-fn listing(client: &mut Client, prefix: &str) -> (u64, BTreeMap<String, Mirrored>) {
+pub fn listing(client: &mut Client, prefix: &str) -> (u64, BTreeMap<String, Mirrored>) {
     let path = format!("/api/v1/kv?prefix={prefix}&with_revision=true&with_ttl=true");
     let mut answer = client.send("GET", &path, "").json();
     let revision = answer["revision"].as_u64().expect("a revision");
