@@ -32,7 +32,7 @@ fn change(client: &mut Client, method: &str, path: &str, body: &str) -> u64 {
 }
 
 /// Servers in memory and on disk, and the directory of the latter.
-pub fn servers() -> ([Server; 2], Directory) {
+fn servers() -> ([Server; 2], Directory) {
     let directory = Directory::new();
     let durable = Server::start(&["--working-dir", directory.path_str()]);
     ([Server::start(&[]), durable], directory)
