@@ -81,6 +81,37 @@ fn who_falls_out_of_the_history_gets_no_gap_but_the_end() {
     assert_eq!(mirror.revision, *written.last().unwrap());
 }
 
+/// Two of the values are more than the history has room for.
+#[test]
+fn who_reads_at_once_is_not_cut_off_for_what_others_write() {
+    let server = Server::start(&[]);
+    let mut one = Watcher::open(&server, "key=small");
+    let mut bare = Watcher::open(&server, "values=false");
+    let begun = one.ready();
+    assert_eq!(bare.ready(), begun);
+    let value = "v".repeat(9_000_000);
+    let seen = thread::scope(|scope| {
+        let write = |writer: usize| {
+            let (server, value) = (&server, &value);
+            move || {
+                let mut client = server.connect();
+                let path = format!("/kv/large:{writer}");
+                let put = |_| revision(&client.send("PUT", &path, value));
+                (0..12).map(put).collect::<Vec<u64>>()
+            }
+        };
+        let writers: Vec<_> = (0..4).map(|it| scope.spawn(write(it))).collect();
+        let seen: Vec<Option<u64>> = (0..48).map(|_| bare.next_event()?.id).collect();
+        let written = writers.into_iter().flat_map(|it| it.join().unwrap());
+        let mut written: Vec<Option<u64>> = written.map(Some).collect();
+        written.sort_unstable();
+        seen == written
+    });
+    assert!(seen, "it has missed some");
+    let put = revision(&server.put("/kv/small", "v"));
+    assert_eq!(one.next().id, Some(put));
+}
+
 #[test]
 fn a_large_copy_is_of_one_revision_while_others_write() {
     let server = Server::start(&[]);
