@@ -85,10 +85,12 @@ pub mod api;
 #[cfg(feature = "armour")]
 pub mod armour;
 pub mod budget;
+pub mod dump;
 pub mod host;
 pub mod logging;
 pub mod machine;
 pub mod memory;
+mod nesting;
 pub mod options;
 pub mod origin;
 pub mod rate;

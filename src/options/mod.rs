@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::fmt::Display;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ use crate::tokens::NewToken;
 
 mod args;
 
-use args::{Args, ListArgs, RevokeArgs, Subcommand, TokenArgs, TokenSubcommand};
+use args::{Args, ListArgs, RestoreArgs, RevokeArgs, Subcommand, TokenArgs, TokenSubcommand};
 
 /// More workers than this are a mistake: they would only wait for each other.
 const MAX_WORKERS: usize = 256;
@@ -52,8 +52,21 @@ pub enum Invocation {
     Serve(Box<Config>),
     /// Do something with the tokens in a file.
     Tokens(PathBuf, TokenCommand),
+    /// Make a store of an export.
+    Restore(Restore),
     /// Print this text and exit with status 0: the help or the version.
     Print(String),
+}
+
+/// What is to be restored.
+#[derive(Debug)]
+pub struct Restore {
+    /// The export; `None` for stdin.
+    pub from: Option<PathBuf>,
+    /// The directory to fill.
+    pub working_dir: PathBuf,
+    /// What the data survives from then on.
+    pub durability: Durability,
 }
 
 /// What is to be done with tokens.
@@ -133,8 +146,10 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation
             env!("CARGO_PKG_VERSION")
         )));
     }
-    if let Some(Subcommand::Token(TokenArgs { command })) = args.command {
-        return token_command(command);
+    match args.command {
+        Some(Subcommand::Token(TokenArgs { command })) => return token_command(command),
+        Some(Subcommand::Restore(args)) => return restore(args).map(Invocation::Restore),
+        None => {}
     }
     let host = host(&args.host)?;
     if args.auth.is_some() && args.no_auth {
@@ -209,6 +224,15 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation
         })?,
         warnings,
     })))
+}
+
+fn restore(args: RestoreArgs) -> Result<Restore, String> {
+    let mode = args.durability.as_deref().map(durability);
+    Ok(Restore {
+        from: Some(args.from).filter(|from| from != Path::new("-")),
+        working_dir: args.working_dir,
+        durability: mode.unwrap_or(Ok(Durability::Sync))?,
+    })
 }
 
 fn token_command(command: TokenSubcommand) -> Result<Invocation, String> {
@@ -319,7 +343,7 @@ fn one_line(message: &str, arguments: &[&str]) -> String {
     let words: Vec<&str> = message.split_whitespace().collect();
     let command = match arguments {
         ["token", command @ ("create" | "list" | "revoke"), ..] => format!(" token {command}"),
-        ["token", ..] => " token".into(),
+        [command @ ("token" | "restore"), ..] => format!(" {command}"),
         _ => String::new(),
     };
     let message = words.join(" ");

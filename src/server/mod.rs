@@ -12,7 +12,7 @@
 //! | `streams` | one | what happens to all who listen |
 //!
 //! A request goes through the files in this order: `listener`, `lanes` (one request of a connection at a time), `pool`, [`Service`]
-//! (which is not here), `call` (the duty to answer), `message` (bytes on the wire), `door` (who reads and writes them). An answer without
+//! (which is not here), `call` (the duty to answer), `upload` and `pieces` (the body), `message` (bytes on the wire), `door` (who reads and writes them). An answer without
 //! an end goes on in `streams`. This module wires them. With the plain door that is all there is; the armour behind the other door has threads of its own.
 
 mod call;
@@ -22,10 +22,12 @@ mod lanes;
 mod listener;
 mod message;
 mod monitor;
+mod pieces;
 mod pool;
 mod request;
 mod response;
 mod streams;
+mod upload;
 
 use std::borrow::Cow;
 use std::io;
@@ -37,17 +39,19 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::Receiver;
 
-pub use call::{Call, Hold, Turn, Upload};
+pub use call::{Call, Hold, Turn};
 pub use door::{ClientId, Connection, Door, Outgoing, Payload, Plain, Timeouts};
 pub use fault::Fault;
 pub use listener::{Intake, bind, readable};
 pub use message::Message;
 pub use monitor::{Ending, Monitor};
+pub use pieces::{Done, PIECE, Piece, Pieces, Taken};
 pub use pool::{Pool, Tasks, contain_panic};
 pub use request::{Framing, Head, path_and_query};
 pub use response::{Body, Headers, Response, Stream};
 pub use streams::{Bell, Next, Publisher, Sink, Streams, Subscription, Text};
 pub use tiny_http::Method;
+pub use upload::Upload;
 
 use lanes::{Incoming, Lanes};
 
@@ -75,15 +79,29 @@ pub struct Admission {
     headers: Headers,
 }
 
-/// Answers a request, at once or later. Runs on a worker, and must not wait, neither for the client nor for a disk.
-type Handler = Box<dyn FnOnce(Call) + Send>;
+/// Answers a request, at once or later.
+enum Handler {
+    /// With its whole body. Runs on a worker, and must not wait, neither for the client nor for a disk.
+    Whole(Box<dyn FnOnce(Call) + Send>),
+    /// Takes the body as it comes.
+    Pieces(Box<dyn Pieces>),
+}
 
 impl Admission {
     /// Has the body read, up to that many bytes, and then `handler` run with the whole request.
     pub fn new(body_limit: u64, handler: impl FnOnce(Call) + Send + 'static) -> Admission {
         Admission {
             body_limit,
-            handler: Box::new(handler),
+            handler: Handler::Whole(Box::new(handler)),
+            headers: Headers::new(),
+        }
+    }
+
+    /// Has the body handed over piece by piece, however long it is.
+    pub fn in_pieces(pieces: impl Pieces + 'static) -> Admission {
+        Admission {
+            body_limit: u64::MAX,
+            handler: Handler::Pieces(Box::new(pieces)),
             headers: Headers::new(),
         }
     }
@@ -197,14 +215,10 @@ impl Shared {
             return call.refuse(Fault::Encoded);
         }
         match coming {
-            None if call.body_len() <= limit => handler(call),
-            Some(declared) if declared.unwrap_or(0) <= limit => Upload {
-                call,
-                declared,
-                limit,
-                handler,
+            None if call.body_len() <= limit => handler.run(call),
+            Some(declared) if declared.unwrap_or(0) <= limit => {
+                Upload::new(call, declared, limit, handler).start()
             }
-            .start(),
             _ => call.refuse(Fault::TooLarge { limit }),
         }
     }
