@@ -124,6 +124,10 @@ fn take(directory: &Path) -> Result<File, RestoreError> {
     let io = |what| move |error| RestoreError::Io(what, directory.into(), error);
     fs::create_dir_all(directory).map_err(io("create"))?;
     let handle = File::open(directory).map_err(io("open"))?;
+    // Its name has to survive a power cut, too. The directory above may not be ours to read.
+    if let Ok(above) = File::open(directory.join("..")) {
+        let _ = above.sync_all();
+    }
     match handle.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => return Err(RestoreError::Locked(directory.into())),

@@ -184,3 +184,6 @@ impl Handler {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -29,6 +29,7 @@ mod disk_power;
 mod disk_soak;
 mod durability;
 mod endings;
+mod export;
 mod footprint;
 mod fuzz;
 mod guard;
