@@ -129,12 +129,13 @@ impl Reader {
         if self.lines == 1 {
             return Err(self.mistake("there is nothing, expected an export of threadkv"));
         }
-        let missing = match self.announced.and_then(|all| all.checked_sub(self.keys)) {
-            Some(missing @ 1..) => format!("; {missing} keys are missing"),
-            _ => String::new(),
+        let found = self.keys;
+        let behind = match self.announced {
+            Some(all) => format!("{found} of {all} keys"),
+            None => format!("{found} keys"),
         };
         Err(self.at_end(format!(
-            "the export ends here, without its last line{missing}"
+            "the export ends here, behind {behind}, without its last line"
         )))
     }
 

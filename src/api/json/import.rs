@@ -5,7 +5,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use serde_json::json;
+use serde::Serialize;
 
 use super::answer;
 use super::error::{Code, Error};
@@ -24,7 +24,7 @@ pub(super) struct Import {
 }
 
 /// How far it is.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy, Default, Serialize)]
 struct Tally {
     imported: u64,
     expired: u64,
@@ -84,11 +84,7 @@ impl Pieces for Import {
             done(match (error, next) {
                 (Some(error), _) => Taken::Answer(tally.failure(Error::from(error))),
                 (None, Next::Piece) => Taken::More(self),
-                (None, Next::End) => {
-                    let Tally { imported, expired } = tally;
-                    let data = json!({"imported": imported, "expired": expired});
-                    Taken::Answer(answer::data(&data, None))
-                }
+                (None, Next::End) => Taken::Answer(answer::data(&tally, None)),
                 (None, Next::Mistake(mistake)) => Taken::Answer(tally.failure(mistaken(&mistake))),
                 (None, Next::NoMemory) => {
                     let message = "There is no memory for so long a line now";

@@ -15,7 +15,7 @@ fn export(entries: &[&str]) -> String {
 
 /// Reads it in pieces of that size.
 fn read(text: &[u8], piece: usize) -> (Vec<Entry>, Result<(), Mistake>) {
-    let (mut reader, mut entries) = (Reader::new(100), Vec::new());
+    let (mut reader, mut entries) = (Reader::new(300), Vec::new());
     for piece in text.chunks(piece) {
         if let Err(mistake) = reader.read(piece, &mut entries) {
             return (entries, Err(mistake));
@@ -58,8 +58,8 @@ fn entries_come_as_they_were_whatever_the_pieces() {
 fn a_mistake_is_said_with_its_line_and_what_is_before_it_is_read() {
     let all = export(&[A, B, C]);
     let cut = |lines: usize| -> String { all.split_inclusive('\n').take(lines).collect() };
-    let long = format!(r#"{{"key":"k","text":"{}"}}"#, "x".repeat(101));
-    let longer = "x".repeat(100 * ESCAPED + AROUND_A_VALUE + 1);
+    let long = format!(r#"{{"key":"k","text":"{}"}}"#, "x".repeat(301));
+    let longer = "x".repeat(300 * ESCAPED + AROUND_A_VALUE + 1);
     let deep = format!(
         r#"{{"key":"k","value":{}{}}}"#,
         "[".repeat(129),
@@ -73,8 +73,8 @@ fn a_mistake_is_said_with_its_line_and_what_is_before_it_is_read() {
         (r#"{"key":"a","value":1}"#.into(), 1, 0, "not an export"),
         ("[1]\n".into(), 1, 0, "not an export"),
         ("{\"threadkv\":2}\n".into(), 1, 0, "version 2"),
-        (cut(1), 2, 0, "3 keys are missing"),
-        (cut(3), 4, 2, "1 keys are missing"),
+        (cut(1), 2, 0, "0 of 3 keys"),
+        (cut(3), 4, 2, "2 of 3 keys"),
         (cut(4), 5, 3, "without its last line"),
         (cut(2) + &B[..20], 3, 1, "middle of its JSON"),
         (cut(3) + &all.lines().last().unwrap()[..30], 4, 2, "middle"),
@@ -116,7 +116,7 @@ fn a_mistake_is_said_with_its_line_and_what_is_before_it_is_read() {
             1,
             "not an entry",
         ),
-        (wrong(&long), 3, 1, "more than 100 bytes"),
+        (wrong(&long), 3, 1, "more than 300 bytes"),
         (wrong(&longer), 3, 1, "too long"),
         (wrong(&deep), 3, 1, "nested"),
     ];
