@@ -6,39 +6,21 @@
 //!
 //! The thread sleeps until somebody rings the [`Bell`], or a sink says that there is room again or that its client is gone.
 
-use std::collections::{HashMap, VecDeque};
+mod desk;
+mod stream;
+
 use std::io;
 use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, after, bounded, never, select, unbounded};
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
 use super::door::{Connection, Outgoing};
-use super::monitor::{Ending, Monitor};
-use super::pool::contain_panic;
+use super::monitor::Monitor;
+use desk::Desk;
 
 /// A piece of a stream. Many streams may get the same one.
 pub type Text = Arc<[u8]>;
-
-/// After so long without a text, a stream gets what the publisher has for that.
-const QUIET: Duration = Duration::from_secs(15);
-
-/// A client that has taken nothing for so long, while something waited for it, is cut off.
-const STALLED: Duration = Duration::from_secs(10);
-
-/// Pause between two looks at all streams. Without streams, there are none.
-const LOOK: Duration = Duration::from_millis(250);
-
-/// After a turn, the thread leaves the processors to others for this many times as long as the turn took, if others are served. What
-/// happens meanwhile goes out together.
-const LEFT_TO_OTHERS: u32 = 4;
-
-/// The longest such pause.
-const LONGEST_PAUSE: Duration = Duration::from_millis(25);
-
-/// What clients may skip: a comment (WHATWG HTML, 9.2.5).
-const COMMENT: &[u8] = b":\n\n";
 
 /// A place among the streams, given by the publisher. It is dropped when the stream has ended, however that came.
 pub trait Subscription: Send {
@@ -49,8 +31,9 @@ pub trait Subscription: Send {
 /// Says what goes out on the streams. Called on one thread, and must not wait.
 pub trait Publisher: Send + Sync + 'static {
     /// Something may have happened. Calls `give` with a text for each stream that waits for news and gets some. `give` returns
-    /// whether all of it has been taken at once. If not, [`Publisher::next`] is called when it has been.
-    fn publish(&self, give: &mut dyn FnMut(u64, &Text) -> bool);
+    /// whether all of it has been taken at once. If not, [`Publisher::next`] is called when it has been. Also for the streams that this
+    /// returns.
+    fn publish(&self, give: &mut dyn FnMut(u64, &Text) -> bool) -> Vec<u64>;
 
     /// What comes next on a stream that has taken all it was given. Also called when a stream begins.
     fn next(&self, number: u64) -> Next;
@@ -66,6 +49,8 @@ pub trait Publisher: Send + Sync + 'static {
 pub enum Next {
     /// This.
     Text(Text),
+    /// Nothing yet: ask again.
+    Later,
     /// Nothing, until the publisher gives it something.
     Wait,
     /// The end: the publisher cannot go on.
@@ -132,19 +117,7 @@ impl Streams {
     ) -> io::Result<Streams> {
         let (news, arrivals) = unbounded();
         let streams = Streams(news);
-        let mut desk = Desk {
-            publisher,
-            monitor,
-            way: streams.clone(),
-            rung,
-            news: arrivals,
-            streams: HashMap::new(),
-            next: VecDeque::new(),
-            ended: Vec::new(),
-            looked: Instant::now(),
-            draining: false,
-            patience: Patience::default(),
-        };
+        let mut desk = Desk::new(publisher, monitor, streams.clone(), rung, arrivals);
         thread::Builder::new()
             .name("streams".into())
             .spawn(move || desk.run())?;
@@ -189,297 +162,3 @@ impl Streams {
         let _ = self.0.send(news); // the thread stays until the process ends
     }
 }
-
-/// How long clients may take.
-struct Patience {
-    quiet: Duration,
-    stalled: Duration,
-}
-
-impl Default for Patience {
-    fn default() -> Patience {
-        Patience {
-            quiet: QUIET,
-            stalled: STALLED,
-        }
-    }
-}
-
-/// What the thread has.
-struct Desk {
-    publisher: Arc<dyn Publisher>,
-    monitor: Arc<Monitor>,
-    way: Streams,
-    rung: Receiver<()>,
-    news: Receiver<News>,
-    streams: HashMap<u64, Stream>,
-    /// Those that have taken everything, and are to be asked for more.
-    next: VecDeque<u64>,
-    /// Those that have ended in this turn.
-    ended: Vec<(u64, Ending)>,
-    looked: Instant,
-    draining: bool,
-    patience: Patience,
-}
-
-struct Stream {
-    sink: Box<dyn Sink>,
-    subscription: Box<dyn Subscription>,
-    /// What it has not taken yet; of the first text, from that byte on.
-    pending: VecDeque<Text>,
-    written: usize,
-    /// When it last got a text.
-    sent: Instant,
-    /// How many bytes the client had taken, and since when it is that many.
-    taken: (u64, Instant),
-    /// Bytes that the sink has taken.
-    total: u64,
-}
-
-impl Desk {
-    fn run(&mut self) {
-        loop {
-            let rung = self.wait();
-            let (since, answered) = (Instant::now(), self.monitor.answered());
-            // What makes texts may panic.
-            contain_panic(|| self.turn(rung));
-            self.settle();
-            if self.streams.is_empty() {
-                continue;
-            }
-            if since.duration_since(self.looked) >= LOOK {
-                self.looked = since;
-                contain_panic(|| self.look());
-                self.settle();
-            }
-            if self.monitor.answered() != answered || !self.rung.is_empty() {
-                let pause = since.elapsed() * LEFT_TO_OTHERS;
-                thread::sleep(pause.min(LONGEST_PAUSE));
-            }
-        }
-    }
-
-    /// Waits for something to do. Returns whether that is to publish.
-    fn wait(&mut self) -> bool {
-        if !self.next.is_empty() {
-            return self.rung.try_recv().is_ok();
-        }
-        let look = match self.streams.is_empty() {
-            true => never(),
-            false => after(LOOK),
-        };
-        select! {
-            recv(self.rung) -> rung => return rung.is_ok(),
-            recv(self.news) -> news => news.into_iter().for_each(|it| self.hear(it)),
-            recv(look) -> _ => {}
-        }
-        false
-    }
-
-    /// Does what there is to do, once round.
-    fn turn(&mut self, rung: bool) {
-        while let Ok(news) = self.news.try_recv() {
-            self.hear(news);
-        }
-        if rung {
-            self.publish();
-        }
-        // One text each, so that nobody starves.
-        for _ in 0..self.next.len() {
-            let Some(number) = self.next.pop_front() else {
-                return;
-            };
-            let Some(stream) = self.streams.get_mut(&number) else {
-                continue;
-            };
-            match self.publisher.next(number) {
-                Next::Text(text) => match stream.give(&text) {
-                    Ok(true) => self.next.push_back(number),
-                    Ok(false) => {}
-                    Err(_) => self.ended.push((number, Ending::Gone)),
-                },
-                Next::Wait => {}
-                Next::End => self.ended.push((number, Ending::Behind)),
-            }
-        }
-    }
-
-    fn hear(&mut self, news: News) {
-        match news {
-            News::Begin(beginning) => self.begin(*beginning),
-            News::HasRoom(number) => {
-                let Some(stream) = self.streams.get_mut(&number) else {
-                    return;
-                };
-                let had_none = stream.pending.is_empty();
-                match stream.write() {
-                    Ok(true) if !had_none => self.next.push_back(number),
-                    Ok(_) => {}
-                    Err(_) => self.ended.push((number, Ending::Gone)),
-                }
-            }
-            News::HalfClosed(number) => {
-                // If it has closed altogether, its kernel says so when something comes.
-                let idle = self.streams.get_mut(&number);
-                if let Some(stream) = idle.filter(|stream| stream.pending.is_empty())
-                    && stream.give(&Text::from(COMMENT)).is_err()
-                {
-                    self.ended.push((number, Ending::Gone));
-                }
-            }
-            News::Gone(number) => self.ended.push((number, Ending::Gone)),
-            News::Drain => {
-                self.draining = true;
-                let all = self.streams.keys();
-                self.ended.extend(all.map(|it| (*it, Ending::Drained)));
-            }
-        }
-    }
-
-    fn begin(&mut self, beginning: Beginning) {
-        let Beginning {
-            connection,
-            mut outgoing,
-            subscription,
-        } = beginning;
-        let (number, now) = (subscription.number(), Instant::now());
-        let head = Text::from(outgoing.message.take_bytes());
-        let mut stream = Stream {
-            sink: connection.stream(outgoing, number, &self.way),
-            subscription,
-            pending: VecDeque::new(),
-            written: 0,
-            sent: now,
-            taken: (0, now),
-            total: 0,
-        };
-        match stream.give(&head) {
-            Ok(true) => self.next.push_back(number),
-            Ok(false) => {}
-            Err(_) => self.ended.push((number, Ending::Gone)),
-        }
-        if self.draining {
-            self.ended.push((number, Ending::Drained));
-        }
-        if self.streams.is_empty() {
-            self.looked = now;
-        }
-        self.streams.insert(number, stream);
-        self.monitor.set_streams(self.streams.len());
-    }
-
-    fn publish(&mut self) {
-        let Desk {
-            streams,
-            ended,
-            publisher,
-            ..
-        } = self;
-        publisher.publish(&mut |number, text| {
-            let given = streams.get_mut(&number).map(|stream| stream.give(text));
-            match given {
-                Some(Ok(whole)) => whole,
-                Some(Err(_)) => {
-                    ended.push((number, Ending::Gone));
-                    false
-                }
-                None => false,
-            }
-        });
-    }
-
-    /// Looks at all streams: some are too slow, some have been quiet for long, some may not go on.
-    fn look(&mut self) {
-        let now = Instant::now();
-        for (&number, stream) in &mut self.streams {
-            if !stream.pending.is_empty() {
-                if stream.stalled(now) >= self.patience.stalled {
-                    self.ended.push((number, Ending::Slow));
-                }
-            } else if now - stream.sent >= self.patience.quiet
-                && let Some(text) = self.publisher.quiet(number)
-                && stream.give(&text).is_err()
-            {
-                self.ended.push((number, Ending::Gone));
-            }
-        }
-        let unwanted = self.publisher.unwanted();
-        let unwanted = unwanted.into_iter().map(|it| (it, Ending::Unwanted));
-        self.ended.extend(unwanted);
-    }
-
-    /// Lets go of those that have ended.
-    fn settle(&mut self) {
-        for (number, ending) in self.ended.drain(..) {
-            let Some(stream) = self.streams.remove(&number) else {
-                continue;
-            };
-            self.monitor.count_ending(ending);
-            let whole = stream.pending.is_empty();
-            let written = match ending {
-                Ending::Slow => Err(io::ErrorKind::TimedOut.into()),
-                Ending::Gone => Err(io::ErrorKind::BrokenPipe.into()),
-                Ending::Behind | Ending::Unwanted | Ending::Drained if whole => Ok(()),
-                _ => Err(io::Error::other(
-                    "the stream ends, and the client has not read it",
-                )),
-            };
-            let Stream {
-                sink, subscription, ..
-            } = stream;
-            contain_panic(|| sink.end(written));
-            contain_panic(|| drop(subscription));
-        }
-        self.monitor.set_streams(self.streams.len());
-    }
-}
-
-impl Stream {
-    /// Sends a text behind what is pending. Returns whether nothing is pending any more.
-    fn give(&mut self, text: &Text) -> io::Result<bool> {
-        let now = Instant::now();
-        self.sent = now;
-        if self.pending.is_empty() {
-            self.taken = (self.count_taken(), now);
-        }
-        self.pending.push_back(Arc::clone(text));
-        self.write()
-    }
-
-    /// Writes what is pending. Returns whether that was all.
-    fn write(&mut self) -> io::Result<bool> {
-        while let Some(text) = self.pending.front() {
-            match self.sink.write(&text[self.written..]) {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(bytes) => {
-                    self.total += bytes as u64;
-                    self.written += bytes;
-                    if self.written == text.len() {
-                        self.pending.pop_front();
-                        self.written = 0;
-                    }
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(true)
-    }
-
-    /// For how long the client has taken nothing.
-    fn stalled(&mut self, now: Instant) -> Duration {
-        let taken = self.count_taken();
-        if taken != self.taken.0 {
-            self.taken = (taken, now);
-        }
-        now - self.taken.1
-    }
-
-    fn count_taken(&self) -> u64 {
-        self.sink.taken().unwrap_or(self.total)
-    }
-}
-
-#[cfg(test)]
-mod tests;

@@ -47,13 +47,18 @@ const JSON: u8 = 1 << 6;
 impl Record {
     /// Its key.
     pub(super) fn key(&self) -> &str {
-        &self.0[HEAD..self.key_end()]
+        Entry::key_of_record(&self.0)
     }
 
     fn key_end(&self) -> usize {
-        let head = self.0.as_bytes();
-        HEAD + (usize::from(head[0] & !JSON) << 7 | usize::from(head[1]))
+        key_end(&self.0)
     }
+}
+
+/// Where the key of a record ends.
+fn key_end(record: &str) -> usize {
+    let head = record.as_bytes();
+    HEAD + (usize::from(head[0] & !JSON) << 7 | usize::from(head[1]))
 }
 
 impl Borrow<str> for Record {
@@ -140,6 +145,11 @@ impl Entry {
             expiry,
             revision: 0,
         }
+    }
+
+    /// The key in such a record.
+    pub(super) fn key_of_record(text: &str) -> &str {
+        &text[HEAD..key_end(text)]
     }
 
     /// The same but for its expiry.

@@ -9,7 +9,7 @@ use std::mem;
 use std::sync::Arc;
 
 use super::change::{Cause, Change};
-use super::{Entry, Expiry, HISTORY_BYTES, Revision};
+use super::{Entry, Expiry, HISTORY_BYTES, Interest, Revision};
 
 /// The most changes of a chunk, unless a single commit has more.
 const CHUNK: usize = 256;
@@ -19,6 +19,9 @@ const CHUNKS: u64 = 16;
 
 /// Entries of up to so many bytes are copied.
 const COPIED: usize = 1024;
+
+/// The most changes that one look goes through, unless a single commit has more: some tens of microseconds.
+const SEEN_AT_ONCE: usize = 4096;
 
 /// What is known of the past of a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +34,25 @@ pub struct Past {
     pub lost_below: Revision,
     /// How many bytes of memory the changes take.
     pub bytes: u64,
+}
+
+/// What has happened to some keys in some commits.
+#[derive(Clone, Debug)]
+pub struct Commits {
+    /// In their order; all of them, for each of the commits.
+    pub changes: Vec<Change>,
+    /// The revision of the last commit; if there is none, that behind which they were looked for.
+    pub to: Revision,
+}
+
+impl Commits {
+    /// There are none behind this revision.
+    pub(super) fn none(revision: Revision) -> Commits {
+        Commits {
+            changes: Vec::new(),
+            to: revision,
+        }
+    }
 }
 
 /// Some changes, of whole commits.
@@ -105,6 +127,17 @@ impl Chunk {
                 Change::Put(entry.at(*revision))
             }
             Kept::Whole(change) => change.clone(),
+        }
+    }
+
+    /// Whether a change is about one of these keys.
+    fn concerns(&self, kept: &Kept, interest: &Interest) -> bool {
+        match kept {
+            Kept::Copied { start, end, .. } => {
+                let record = &self.text[*start as usize..*end as usize];
+                interest.contains(Entry::key_of_record(record))
+            }
+            Kept::Whole(change) => interest.covers(change),
         }
     }
 
@@ -233,23 +266,34 @@ impl History {
             || revision > self.oldest && self.chunks().rev().find(begins_by).is_some_and(had)
     }
 
-    /// The changes of the next commits behind a revision: whole commits, about so many changes; empty if there are none. `None` if some
-    /// have been forgotten.
-    pub(super) fn after(&self, revision: Revision, about: usize) -> Option<Vec<Change>> {
+    /// The changes of these keys in the next commits behind a revision, about so many. `None` if some have been forgotten.
+    pub(super) fn after(
+        &self,
+        revision: Revision,
+        interest: &Interest,
+        about: usize,
+    ) -> Option<Commits> {
         if revision < self.oldest {
             return None;
         }
         let behind = |chunk: &Arc<Chunk>| chunk.last().is_some_and(|last| last <= revision);
         let first = self.full.partition_point(behind);
-        let mut found: Vec<Change> = Vec::new();
+        let mut found = Commits::none(revision);
+        let mut seen = 0;
         for chunk in self.chunks().skip(first) {
             let start = chunk.first_behind(revision);
             for kept in &chunk.changes[start..] {
-                let last = found.last().map(Change::revision);
-                if found.len() >= about && last != Some(kept.revision()) {
-                    return Some(found);
+                if kept.revision() != found.to {
+                    // The commits so far are whole.
+                    if found.changes.len() >= about || seen >= SEEN_AT_ONCE {
+                        return Some(found);
+                    }
+                    found.to = kept.revision();
                 }
-                found.push(chunk.change(kept));
+                seen += 1;
+                if chunk.concerns(kept, interest) {
+                    found.changes.push(chunk.change(kept));
+                }
             }
         }
         Some(found)
@@ -284,170 +328,4 @@ impl History {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::store::Key;
-
-    fn put(revision: Revision) -> Change {
-        Change::Put(Entry::of("k", &"v".repeat(100)).at(revision))
-    }
-
-    fn filled(limit: u64, revisions: impl IntoIterator<Item = Revision>) -> History {
-        let mut history = History::new(limit, 100);
-        for revision in revisions {
-            history.push(&put(revision));
-            drop(history.close());
-        }
-        history
-    }
-
-    fn after(history: &History, revision: Revision, about: usize) -> Option<Vec<Revision>> {
-        let found = history.after(revision, about)?;
-        Some(found.iter().map(Change::revision).collect())
-    }
-
-    #[test]
-    fn it_goes_on_behind_any_revision_and_never_splits_a_commit() {
-        let mut history = History::new(1 << 20, 100);
-        assert_eq!(after(&history, 100, 10), Some(vec![]));
-        for revision in 101..2000 {
-            for _ in 0..revision % 3 + 1 {
-                history.push(&put(revision));
-            }
-            assert!(history.close().is_empty());
-        }
-        assert_eq!(after(&history, 1998, 10), Some(vec![1999, 1999]));
-        assert_eq!(after(&history, 1999, 10), Some(vec![]));
-        let mut at = 100;
-        while at < 1999 {
-            let next = after(&history, at, 7).unwrap();
-            assert_eq!(next[0], at + 1);
-            at = *next.last().unwrap();
-            let whole = next.iter().filter(|it| **it == at).count();
-            assert_eq!(whole as u64, at % 3 + 1);
-            assert!(next.len() < 7 + 3 || at == 1999);
-        }
-    }
-
-    #[test]
-    fn the_oldest_go_when_there_are_too_many_bytes() {
-        let history = filled(10_000, 101..1000);
-        assert!(history.bytes() <= 10_000 && history.bytes() > 9_000);
-        let oldest = history.oldest();
-        assert!((900..999).contains(&oldest));
-        assert_eq!(after(&history, oldest - 1, 10), None);
-        assert_eq!(after(&history, oldest, 1), Some(vec![oldest + 1]));
-        assert!(!history.covers(oldest - 1));
-        assert!((oldest..1000).all(|it| history.covers(it)));
-    }
-
-    #[test]
-    fn the_latest_commit_stays_however_large_it_is() {
-        for limit in [0, 1, 500] {
-            let mut history = filled(limit, 101..=110);
-            for _ in 0..1000 {
-                history.push(&put(111));
-            }
-            drop(history.close());
-            assert_eq!(history.oldest(), 110);
-            assert_eq!(after(&history, 110, 1).unwrap().len(), 1000);
-            history.push(&put(112));
-            drop(history.close());
-            assert_eq!(history.oldest(), 111);
-            assert_eq!(after(&history, 111, 1), Some(vec![112]));
-        }
-    }
-
-    #[test]
-    fn only_revisions_that_the_state_had_are_known() {
-        let history = filled(1 << 20, [101, 5000, 5001]);
-        for (revision, known) in [
-            (99, false),
-            (100, true),
-            (101, true),
-            (102, false),
-            (4999, false),
-            (5000, true),
-            (5001, true),
-            (5002, false),
-        ] {
-            assert_eq!(history.covers(revision), known, "{revision}");
-        }
-        assert!(History::new(0, 7).covers(7));
-    }
-
-    #[test]
-    fn the_latest_commits_are_whole() {
-        let mut history = History::new(1 << 20, 100);
-        for revision in 101..=110 {
-            history.push(&put(revision));
-            history.push(&put(revision));
-            drop(history.close());
-        }
-        let each = put(1).footprint();
-        for (bytes, oldest, changes) in [
-            (u64::MAX, 100, 20),
-            (20 * each, 100, 20),
-            (20 * each - 1, 101, 18),
-            (3 * each, 109, 2),
-            (each, 110, 0),
-            (0, 110, 0),
-        ] {
-            let latest = history.latest(bytes);
-            assert_eq!((latest.0, latest.1.len()), (oldest, changes), "{bytes}");
-        }
-        assert_eq!(History::new(0, 7).latest(0).0, 7);
-    }
-
-    #[test]
-    fn commits_can_be_taken_back() {
-        let mut history = filled(1 << 20, 101..=1000);
-        history.take_back(1000);
-        assert_eq!(after(&history, 999, 10), Some(vec![1000]));
-        history.take_back(300);
-        assert_eq!(after(&history, 299, 10), Some(vec![300]));
-        let same = filled(1 << 20, 101..=300);
-        assert_eq!(history.bytes(), same.bytes());
-        history.push(&put(301));
-        drop(history.close());
-        history.take_back(0);
-        assert_eq!(
-            (after(&history, 100, 10), history.bytes()),
-            (Some(vec![]), 0)
-        );
-    }
-
-    #[test]
-    fn entries_come_back_as_they_were_small_and_large() {
-        let mut history = History::new(1 << 20, 100);
-        let expiry = Some(Expiry::at_millis(77));
-        let entries = [1, COPIED - 10, COPIED, 5 * COPIED].map(|length| {
-            let entry = Entry::of("k", &"é".repeat(length / 2));
-            entry.with_expiry(expiry).at(101)
-        });
-        for entry in &entries {
-            history.push(&Change::Touch(entry.clone()));
-        }
-        let after = history.after(100, 10).unwrap();
-        for (entry, change) in entries.iter().zip(&after) {
-            let (Change::Put(kept) | Change::Touch(kept)) = change else {
-                panic!("{change:?}");
-            };
-            assert!(kept == entry && kept.revision() == 101);
-        }
-        assert_eq!(after.len(), entries.len());
-    }
-
-    #[test]
-    fn what_a_clear_has_removed_is_not_named() {
-        let mut history = History::new(1 << 20, 100);
-        let (prefix, revision) = ("a:".into(), 101);
-        history.push(&Change::Clear { prefix, revision });
-        history.push(&Change::Remove {
-            key: Key::try_from(&b"a:1"[..]).unwrap(),
-            revision,
-            cause: Cause::Cleared,
-        });
-        assert_eq!(after(&history, 100, 10), Some(vec![101]));
-    }
-}
+mod tests;

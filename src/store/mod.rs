@@ -19,6 +19,7 @@ mod footprint;
 mod frozen;
 mod history;
 mod index;
+mod interest;
 mod key;
 mod keyspace;
 mod listing;
@@ -36,7 +37,8 @@ pub use change::{Cause, Change};
 pub use command::{Command, MAX_OPERATIONS, Operation, Outcome};
 pub use commit::{DiskOptions, Durability, OpenError, Reply};
 pub use entry::{Entry, Expiry, Kind};
-pub use history::Past;
+pub use history::{Commits, Past};
+pub use interest::Interest;
 pub use key::{Key, KeyError, MAX_KEY_BYTES};
 pub use listing::Listing;
 pub use map::Counted;
@@ -198,10 +200,10 @@ impl Store {
         self.committer.map().remembers(revision)
     }
 
-    /// The changes of the next commits behind a revision, in their order: some hundreds, and whole commits; empty if there are none. `None`
-    /// if some have been forgotten.
-    pub fn changes_after(&self, revision: Revision) -> Option<Vec<Change>> {
-        self.committer.map().changes_after(revision)
+    /// What has happened to these keys in the next commits behind a revision. It looks at some thousand changes, and returns some
+    /// hundreds. `None` if commits behind the revision have been forgotten.
+    pub fn commits_after(&self, revision: Revision, interest: &Interest) -> Option<Commits> {
+        self.committer.map().commits_after(revision, interest)
     }
 
     /// Has `listener` called after commits, on the threads that make them, while [`Store::set_watched`] says so. It must not wait. For the

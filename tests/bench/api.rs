@@ -3,6 +3,9 @@
 use base64::prelude::{BASE64_STANDARD, Engine};
 use serde_json::{Value, json};
 
+/// How the values begin whose events are counted.
+pub const WATCHED_SIGN: &str = ">>>_AA";
+
 /// How a server is talked to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Api {
@@ -55,6 +58,45 @@ impl Api {
             }
             Api::Constant | Api::Etcd => None,
         }
+    }
+
+    /// A request to be told of the changes of a key; nobody but threadkv and etcd knows it.
+    pub fn watch(self, key: &str) -> Vec<u8> {
+        match self {
+            Api::Etcd => {
+                let key = BASE64_STANDARD.encode(key);
+                let body = json!({"create_request": {"key": key}}).to_string();
+                request("POST", "/v3/watch", "", &body)
+            }
+            _ => request("GET", &format!("/api/v1/watch?key={key}"), "", ""),
+        }
+    }
+
+    /// What the answer to such a request has in it when it has begun.
+    pub fn watching(self) -> &'static str {
+        match self {
+            Api::Etcd => "\"created\":true",
+            _ => "event: ready",
+        }
+    }
+
+    /// A byte that an event has exactly once if its value begins with [`WATCHED_SIGN`] and has letters and digits else.
+    pub fn counted(self) -> u8 {
+        match self {
+            Api::Etcd => b'+', // ">>>" is "Pj4+"
+            _ => b'_',
+        }
+    }
+
+    /// Where a value ends in the text of an event, if it is there whole.
+    pub fn end_of_value(self, text: &[u8], value: &str) -> Option<usize> {
+        let value = match self {
+            Api::Etcd => BASE64_STANDARD.encode(value),
+            _ => value.to_owned(),
+        };
+        let mut windows = text.windows(value.len());
+        let start = windows.position(|window| window == value.as_bytes())?;
+        Some(start + value.len())
     }
 
     /// The value that a GET was answered with.

@@ -8,6 +8,7 @@ use crate::memory;
 use crate::pauses;
 use crate::peers::Peer;
 use crate::results::Results;
+use crate::watch;
 
 /// The longest time in milliseconds that others may be made to wait for.
 const LONGEST_PAUSE: f64 = 20.0;
@@ -124,6 +125,19 @@ pub fn all(results: &Results) -> Vec<Bar> {
                 bars.push(Bar::at_most(LONGEST_PAUSE, what, figure));
             }
         }
+    }
+    let figure = |load, name| results.figure(load, threadkv, name);
+    for (limit, name) in [(1.0, watch::P50), (10.0, watch::P99)] {
+        let what = format!("one of a thousand watchers, {name} in ms");
+        bars.push(Bar::at_most(limit, what, figure(watch::LATENCY, name)));
+    }
+    for (limit, name) in [(0.0, watch::MISSING), (0.7, watch::KEPT)] {
+        let what = format!("a thousand watchers of one key, {name}");
+        let figure = figure(watch::FANOUT, name);
+        bars.push(match name {
+            watch::KEPT => Bar::at_least(limit, what, figure),
+            _ => Bar::at_most(limit, what, figure),
+        });
     }
     bars
 }

@@ -36,8 +36,25 @@ impl Client {
         self.send_and_read(request, |_| {})
     }
 
-    fn send_and_read(&mut self, request: &[u8], mut take: impl FnMut(&[u8])) -> io::Result<u16> {
-        self.reader.get_mut().write_all(request)?;
+    /// Sends a request whose answer is received later.
+    pub fn begin(&mut self, request: &[u8]) -> io::Result<()> {
+        self.reader.get_mut().write_all(request)
+    }
+
+    /// Receives the answer to a request that was begun, which has to be a success.
+    pub fn receive(&mut self) -> io::Result<()> {
+        match self.read(|_| {})? {
+            200 => Ok(()),
+            status => Err(io::Error::other(format!("status {status}"))),
+        }
+    }
+
+    fn send_and_read(&mut self, request: &[u8], take: impl FnMut(&[u8])) -> io::Result<u16> {
+        self.begin(request)?;
+        self.read(take)
+    }
+
+    fn read(&mut self, mut take: impl FnMut(&[u8])) -> io::Result<u16> {
         let status = self.read_line()?;
         let (mut length, mut chunked) = (0, false);
         loop {

@@ -1,7 +1,7 @@
 //! Compares threadkv with its peers: the same loads on each of them, in alternation, in several rounds.
 //!
 //! `loads.rs` says what is asked of whom, `peers.rs` how the servers are set up, and `speed.rs` measures, with wrk;
-//! `memory.rs`, `start.rs` and `pauses.rs` look at the rest. What they find is kept in `results.rs`, and `bars.rs`,
+//! `memory.rs`, `start.rs`, `watch.rs` and `pauses.rs` look at the rest. What they find is kept in `results.rs`, and `bars.rs`,
 //! `table.rs` and `chart.rs` show it. The README beside them has the reasons.
 
 #![expect(
@@ -29,6 +29,8 @@ mod running;
 mod speed;
 mod start;
 mod table;
+mod watch;
+mod watchers;
 mod wrk;
 
 use std::fs;
@@ -46,10 +48,12 @@ use crate::results::{Figures, Results};
 
 /// What is measured otherwise than by wrk.
 type Other = fn(&Options) -> Result<Vec<Figures>, String>;
-const OTHERS: [(&str, Other); 4] = [
+const OTHERS: [(&str, Other); 6] = [
     (memory::KEYS, memory::of_keys),
     (memory::IDLE, memory::of_idle_connections),
     (start::NAME, start::measure),
+    (watch::LATENCY, watch::latency),
+    (watch::FANOUT, watch::fanout),
     (pauses::NAME, pauses::measure),
 ];
 

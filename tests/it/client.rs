@@ -141,6 +141,30 @@ impl Client {
 
     /// Reads an answer, or fails as the connection does.
     pub fn try_read(&mut self, method: &str) -> std::io::Result<Response> {
+        let mut response = self.try_read_head()?;
+        let Response {
+            status,
+            headers,
+            body,
+        } = &mut response;
+        if method == "HEAD" || [204, 304].contains(status) || *status < 200 {
+            // May announce a body, and has none.
+        } else if let Some(length) = headers.get("content-length") {
+            assert_eq!(headers.get("transfer-encoding"), None);
+            body.resize(length.parse().unwrap(), 0);
+            self.reader.read_exact(body)?;
+        } else if let Some(encoding) = headers.get("transfer-encoding") {
+            assert_eq!(encoding, "chunked");
+            while self.read_chunk(body)? {}
+        } else {
+            assert_eq!(headers["connection"], "close", "a body without an end");
+            self.reader.read_to_end(body)?;
+        }
+        Ok(response)
+    }
+
+    /// Reads the head of an answer, and leaves its body to be read.
+    pub fn try_read_head(&mut self) -> std::io::Result<Response> {
         let mut line = String::new();
         if self.reader.read_line(&mut line)? == 0 {
             return Err(std::io::ErrorKind::UnexpectedEof.into());
@@ -159,25 +183,16 @@ impl Client {
                 None => break,
             }
         }
-        let mut body = Vec::new();
-        if method == "HEAD" || [204, 304].contains(&status) || status < 200 {
-            // May announce a body, and has none.
-        } else if let Some(length) = headers.get("content-length") {
-            assert_eq!(headers.get("transfer-encoding"), None);
-            body.resize(length.parse().unwrap(), 0);
-            self.reader.read_exact(&mut body)?;
-        } else if let Some(encoding) = headers.get("transfer-encoding") {
-            assert_eq!(encoding, "chunked");
-            while self.read_chunk(&mut body)? {}
-        } else {
-            assert_eq!(headers["connection"], "close", "a body without an end");
-            self.reader.read_to_end(&mut body)?;
-        }
         Ok(Response {
             status,
             headers,
-            body,
+            body: Vec::new(),
         })
+    }
+
+    /// What comes behind what has been read.
+    pub fn into_reader(self) -> BufReader<TcpStream> {
+        self.reader
     }
 
     /// Reads a chunk. Returns whether there is another.

@@ -34,7 +34,7 @@ fn operations(description: &Description, asked_for: impl Fn(&Value) -> bool) -> 
                 }
             }
             if id == "watch" {
-                path += "?since=x"; // or its answer would have no end
+                path += "?since=1"; // or its answer would have no end
             }
             [id.to_owned(), method.to_ascii_uppercase(), path]
         })

@@ -117,10 +117,10 @@ fn serve(site: &tiny_http::Server, requests: &Receiver<Value>, reports: &Sender<
 }
 
 /// Set in the environment where a test must not be left out for want of a browser.
-const REQUIRED: &str = "THREADKV_CI";
+pub const REQUIRED: &str = "THREADKV_CI";
 
 /// A browser process with all its children, and what it writes. Killed when dropped.
-struct Browser {
+pub struct Browser {
     child: Child,
     directory: Directory,
 }
@@ -130,7 +130,7 @@ impl Browser {
         clippy::print_stderr,
         reason = "whoever asks for a test's output should see it"
     )]
-    fn open(url: &str) -> Option<Browser> {
+    pub fn open(url: &str) -> Option<Browser> {
         let directory = Directory::new();
         let log = File::create(directory.path().join("log")).unwrap();
         let mut command = Command::new("chromium");
@@ -165,7 +165,7 @@ impl Browser {
         }
     }
 
-    fn log(&self) -> String {
+    pub fn log(&self) -> String {
         fs::read_to_string(self.directory.path().join("log")).unwrap()
     }
 }

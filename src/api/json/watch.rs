@@ -6,9 +6,9 @@ use super::error::{Code, Error};
 use super::query::{self, Query};
 use crate::api::Api;
 use crate::api::limiter::Client;
-use crate::api::watching::{Keys, Refused, Start, Want};
+use crate::api::watching::{Refused, Start, Want};
 use crate::server::{Body, Head, Response};
-use crate::store::{Key, Past, Revision};
+use crate::store::{Interest, Key, Past, Revision};
 
 /// Where browsers say how far they have come (WHATWG HTML, 9.2.4).
 const LAST_EVENT_ID: &str = "Last-Event-ID";
@@ -24,8 +24,8 @@ pub(super) struct Request {
 
 /// Reads it from a request.
 pub(super) fn request(api: &Api, head: Head<'_>, query: Query) -> Result<Request, Error> {
-    let keys = match query.key {
-        None => Keys::Prefix(query.prefix),
+    let interest = match query.key {
+        None => Interest::Prefix(query.prefix),
         Some(_) if !query.prefix.is_empty() => {
             let message = "Give a key or a prefix, not both";
             return Err(Error::new(Code::ValidationError, message).detail("parameter", "key"));
@@ -33,7 +33,7 @@ pub(super) fn request(api: &Api, head: Head<'_>, query: Query) -> Result<Request
         Some(key) => {
             let key = Key::try_from(key.as_bytes());
             let key = key.map_err(|error| Error::invalid_key(error, Some("key")))?;
-            Keys::One(key)
+            Interest::Key(key)
         }
     };
     let last = head.header(LAST_EVENT_ID).filter(|it| !it.is_empty());
@@ -45,7 +45,7 @@ pub(super) fn request(api: &Api, head: Head<'_>, query: Query) -> Result<Request
     let identity = api.auth.as_ref().and_then(|auth| auth.identify(head));
     Ok(Request {
         want: Want {
-            keys,
+            interest,
             values: query.values.unwrap_or(true),
         },
         initial: query.initial,
@@ -77,7 +77,11 @@ pub(super) fn watch(api: &Arc<Api>, request: Request) -> Result<Response, Error>
         }
         Some(since) => Start::Since(since),
     };
-    let entered = api.hub.enter(want, start, token);
+    let mut entered = api.hub.enter(want.clone(), start, token);
+    if initial && matches!(entered, Err(Refused::Gone)) {
+        // It was forgotten just now.
+        entered = api.hub.enter(want, Start::Copy { reset: true }, token);
+    }
     let subscription = entered.map_err(|refused| match refused {
         Refused::Gone => gone(api.store.past()),
         Refused::TooMany(most) => {

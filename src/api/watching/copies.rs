@@ -10,9 +10,8 @@ use std::thread;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
-use super::filter::Keys;
 use crate::budget::Reservation;
-use crate::store::{Entry, Expiry, Revision, Store};
+use crate::store::{Entry, Expiry, Interest, Revision, Store};
 
 /// The entries of a prefix as they were at one revision.
 pub(super) struct Copy {
@@ -25,7 +24,7 @@ pub(super) struct Copy {
 /// A watcher that waits for a copy.
 pub(super) struct Order {
     pub(super) watcher: u64,
-    pub(super) keys: Keys,
+    pub(super) interest: Interest,
     pub(super) reserved: Reservation,
 }
 
@@ -55,12 +54,12 @@ fn work(store: &Store, ordered: &Receiver<Order>, deliver: impl Fn(u64, &Arc<Cop
         // Those who want the same share it: after a restart they all come at once.
         let Order {
             watcher,
-            keys,
+            interest,
             reserved,
         } = waiting.swap_remove(0);
-        let same = waiting.extract_if(.., |it| it.keys == keys);
+        let same = waiting.extract_if(.., |it| it.interest == interest);
         let watchers: Vec<u64> = same.map(|it| it.watcher).chain([watcher]).collect();
-        let (entries, revision) = copy(store, &keys);
+        let (entries, revision) = copy(store, &interest);
         let copy = Arc::new(Copy {
             entries,
             revision,
@@ -71,13 +70,13 @@ fn work(store: &Store, ordered: &Receiver<Order>, deliver: impl Fn(u64, &Arc<Cop
 }
 
 /// The entries of these keys as they are now, and the revision of that.
-fn copy(store: &Store, keys: &Keys) -> (Vec<Entry>, Revision) {
-    match keys {
-        Keys::One(key) => {
+fn copy(store: &Store, interest: &Interest) -> (Vec<Entry>, Revision) {
+    match interest {
+        Interest::Key(key) => {
             let (entries, revision) = store.get_all(slice::from_ref(key));
             (entries.into_iter().flatten().collect(), revision)
         }
-        Keys::Prefix(prefix) => {
+        Interest::Prefix(prefix) => {
             let (entries, revision) = store.copy(prefix);
             let now = Expiry::now();
             let live = entries.filter(|entry| entry.is_live(now));

@@ -12,7 +12,6 @@
 
 mod copies;
 mod event;
-mod filter;
 mod watcher;
 
 use std::collections::{HashMap, HashSet};
@@ -23,7 +22,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crossbeam_channel::Sender;
 
 use crate::server::{Bell, Next, Publisher, Subscription, Text};
-use crate::store::{Change, Entry, Revision, Store};
+use crate::store::{Change, Commits, Entry, Interest, Revision, Store};
 use crate::tokens::Tokens;
 
 use super::auth::Auth;
@@ -31,10 +30,16 @@ use copies::Order;
 use event::{Events, mark};
 use watcher::{Stage, Watcher};
 
-pub(super) use filter::{Keys, Want};
-
 /// A text ends behind about so many bytes.
 const TEXT: usize = 64 * 1024;
+
+/// What a watcher wants to know, and how it is shown. Watchers who want the same get the same text.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Want {
+    pub(super) interest: Interest,
+    /// Whether to show values.
+    pub(super) values: bool,
+}
 
 /// All watchers, and how far they are.
 pub struct Hub {
@@ -129,9 +134,9 @@ impl Hub {
     ) -> Result<Box<dyn Subscription>, Refused> {
         let reserved = match &start {
             Start::Copy { .. } => {
-                let keys = match &want.keys {
-                    Keys::One(_) => 1,
-                    Keys::Prefix(prefix) => self.store.count(prefix),
+                let keys = match &want.interest {
+                    Interest::Key(_) => 1,
+                    Interest::Prefix(prefix) => self.store.count(prefix),
                 };
                 let bytes = (keys * size_of::<Entry>()) as u64;
                 let reserved = self.store.budget().reserve(bytes);
@@ -148,7 +153,7 @@ impl Hub {
             state.head = self.store.revision();
         }
         let now = self.store.revision();
-        let keys = want.keys.clone();
+        let interest = want.interest.clone();
         let stage = match start {
             Start::Now => Stage::following(now, Some(now)),
             Start::Since(since) if self.store.remembers(since) => {
@@ -169,7 +174,7 @@ impl Hub {
         if let Some(reserved) = reserved {
             let order = Order {
                 watcher: number,
-                keys,
+                interest,
                 reserved,
             };
             let _ = self.orders.send(order); // the thread stays as long as this does
@@ -241,36 +246,13 @@ impl State {
         next
     }
 
-    /// Sends a watcher as much as it takes now.
-    fn serve(&mut self, number: u64, store: &Store, give: &mut dyn FnMut(u64, &Text) -> bool) {
-        loop {
-            match self.next(number, store) {
-                Next::Text(text) if give(number, &text) => {}
-                Next::Text(_) | Next::Wait => return,
-                Next::End => {
-                    if let Some(watcher) = self.watchers.get_mut(&number) {
-                        watcher.stage = Stage::Over;
-                    }
-                    return;
-                }
-            }
-        }
-    }
-
-    /// Publishes some commits. Their changes are there whole.
-    fn publish(
-        &mut self,
-        changes: &[Change],
-        store: &Store,
-        give: &mut dyn FnMut(u64, &Text) -> bool,
-    ) {
-        let Some(head) = changes.last().map(Change::revision) else {
-            return;
-        };
-        let before = mem::replace(&mut self.head, head);
+    /// Publishes some commits, of which all changes are there. Returns those for whom that is too much for one text.
+    fn publish(&mut self, commits: &Commits, give: &mut dyn FnMut(u64, &Text) -> bool) -> Vec<u64> {
+        let before = mem::replace(&mut self.head, commits.to);
+        let mut behind = Vec::new();
         let groups: Vec<Arc<Want>> = self.waiting.keys().cloned().collect();
         for want in groups {
-            let text = match write(&want, changes) {
+            let text = match write(&want, &commits.changes) {
                 Some(text) if text.is_empty() => continue,
                 text => text.map(Text::from),
             };
@@ -280,16 +262,19 @@ impl State {
                     continue;
                 }
                 self.leave_group(&want, number);
-                let place = if text.is_some() { head } else { before };
+                let place = match text {
+                    Some(_) => commits.to,
+                    None => before,
+                };
                 if let Some(watcher) = self.watchers.get_mut(&number) {
                     watcher.stage = Stage::following(place, None);
                 }
-                // Too long to be sent in one piece.
                 if text.is_none() {
-                    self.serve(number, store, give);
+                    behind.push(number);
                 }
             }
         }
+        behind
     }
 }
 
@@ -308,20 +293,21 @@ fn write(want: &Want, changes: &[Change]) -> Option<Vec<u8>> {
 
 /// The events of a commit for those who want them, if there are any.
 fn events(want: &Want, commit: &[Change]) -> Option<Events> {
-    let concerns = commit.iter().filter(|it| want.keys.concern(it));
+    let concerns = commit.iter().filter(|it| want.interest.covers(it));
     let concerns: Vec<Change> = concerns.cloned().collect();
     let revision = concerns.first().map(Change::revision)?;
     Some(Events::new(concerns, Some(revision), want.values))
 }
 
 impl Publisher for Hub {
-    fn publish(&self, give: &mut dyn FnMut(u64, &Text) -> bool) {
+    fn publish(&self, give: &mut dyn FnMut(u64, &Text) -> bool) -> Vec<u64> {
         let mut state = lock(&self.state);
         let state = &mut *state;
+        let mut behind = Vec::new();
         while !state.watchers.is_empty() {
-            match self.store.changes_after(state.head) {
-                Some(changes) if changes.is_empty() => break,
-                Some(changes) => state.publish(&changes, &self.store, give),
+            match self.store.commits_after(state.head, &Interest::ALL) {
+                Some(commits) if commits.to == state.head => break,
+                Some(commits) => behind.extend(state.publish(&commits, give)),
                 // It was not called in time.
                 None => {
                     for number in state.waiting.drain().flat_map(|(_, group)| group) {
@@ -333,9 +319,8 @@ impl Publisher for Hub {
                 }
             }
         }
-        for number in mem::take(&mut state.parked) {
-            state.serve(number, &self.store, give);
-        }
+        behind.append(&mut state.parked);
+        behind
     }
 
     fn next(&self, number: u64) -> Next {

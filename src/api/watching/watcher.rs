@@ -8,8 +8,7 @@ use rustix::rand::{GetRandomFlags, getrandom};
 
 use super::copies::Copy;
 use super::event::{Events, mark};
-use super::filter::Want;
-use super::{Memo, TEXT};
+use super::{Memo, TEXT, Want};
 use crate::server::{Next, Text};
 use crate::store::{Change, Revision, Store};
 
@@ -106,6 +105,7 @@ impl Watcher {
                 Stage::Following { .. } => match self.follow(store, head, memo, &mut out) {
                     Some(Followed::Text(text)) => return Next::Text(text),
                     Some(Followed::More) => true,
+                    Some(Followed::Later) => return Next::Later,
                     Some(Followed::Enough) => false,
                     None => return Next::End,
                 },
@@ -137,7 +137,7 @@ impl Watcher {
         }
         let some = copy.entries.iter().skip(*next).take(ENTRIES);
         *next += some.len();
-        let wanted = some.filter(|entry| self.want.keys.contain(entry.key()));
+        let wanted = some.filter(|entry| self.want.interest.contains(entry.key()));
         let puts: Vec<Change> = wanted.cloned().map(Change::Put).collect();
         if puts.is_empty() && *next >= copy.entries.len() {
             let revision = copy.revision;
@@ -192,10 +192,18 @@ impl Watcher {
             return Some(Followed::Text(Arc::clone(&memo.text)));
         }
         let (from, was_empty) = (*place, out.is_empty());
-        let changes = store.changes_after(*place)?;
-        for changes in changes.chunk_by(|a, b| a.revision() == b.revision()) {
+        let commits = store.commits_after(*place, &self.want.interest)?;
+        let mut to = commits.to.min(head);
+        for changes in commits
+            .changes
+            .chunk_by(|a, b| a.revision() == b.revision())
+        {
             let revision = changes[0].revision();
-            if revision > head || out.len() >= TEXT {
+            if revision > head {
+                break;
+            }
+            if out.len() >= TEXT {
+                to = *place;
                 break;
             }
             if let Some(mut events) = super::events(&self.want, changes)
@@ -206,6 +214,7 @@ impl Watcher {
             }
             *place = revision;
         }
+        *place = to;
         if was_empty && !out.is_empty() {
             let text = Text::from(mem::take(out));
             *memo = Some(Memo {
@@ -216,7 +225,11 @@ impl Watcher {
             });
             return Some(Followed::Text(text));
         }
-        Some(Followed::More)
+        // So many commits without a word for it: others get their turn.
+        Some(match out.is_empty() && *place < head {
+            true => Followed::Later,
+            false => Followed::More,
+        })
     }
 }
 
@@ -226,6 +239,8 @@ enum Followed {
     Text(Text),
     /// There is more.
     More,
+    /// There is more, and nothing to be sent yet.
+    Later,
     /// What was written is to be sent.
     Enough,
 }

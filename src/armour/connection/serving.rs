@@ -52,6 +52,11 @@ impl Connection {
             Ok(()) => {
                 if outgoing.message.ends_with_connection {
                     self.socket().shut_down_write();
+                    // What the client has sent behind it gets no answer, so it must not happen (RFC 9112, 9.6).
+                    match self.transfers.monitor.is_draining() {
+                        true => self.shut_down(),
+                        false => self.void(&mut self.lock()),
+                    }
                 }
                 drop(outgoing.writer);
                 self.count_answer();

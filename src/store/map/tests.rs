@@ -1,4 +1,5 @@
 use super::*;
+use crate::store::keyspace::Changes;
 use crate::store::removed::FREE_ELSEWHERE;
 use crate::store::{Expiry, Operation, Outcome};
 

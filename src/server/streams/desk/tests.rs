@@ -1,4 +1,6 @@
 use super::*;
+use crate::server::streams::{Sink, Subscription};
+use crossbeam_channel::unbounded;
 use std::sync::Mutex;
 
 /// A client that takes so many bytes.
@@ -25,7 +27,7 @@ impl Fake {
 
     /// What it has got since it was asked last.
     fn got(&self) -> String {
-        String::from_utf8(std::mem::take(&mut self.0.lock().unwrap().got)).unwrap()
+        String::from_utf8(mem::take(&mut self.0.lock().unwrap().got)).unwrap()
     }
 
     fn ended(&self) -> Option<Result<(), io::ErrorKind>> {
@@ -72,6 +74,7 @@ struct Script {
     /// Who has not taken a text at once.
     late: Mutex<Vec<u64>>,
     unwanted: Mutex<Vec<u64>>,
+    behind: Mutex<Vec<u64>>,
 }
 
 fn text(text: &str) -> Text {
@@ -79,12 +82,13 @@ fn text(text: &str) -> Text {
 }
 
 impl Publisher for Script {
-    fn publish(&self, give: &mut dyn FnMut(u64, &Text) -> bool) {
+    fn publish(&self, give: &mut dyn FnMut(u64, &Text) -> bool) -> Vec<u64> {
         for (number, news) in self.news.lock().unwrap().drain(..) {
             if !give(number, &text(news)) {
                 self.late.lock().unwrap().push(number);
             }
         }
+        self.behind.lock().unwrap().drain(..).collect()
     }
 
     fn next(&self, number: u64) -> Next {
@@ -108,30 +112,11 @@ impl Publisher for Script {
 /// A desk with streams from number 1 on.
 fn desk(script: &Arc<Script>, clients: &[&Fake]) -> Desk {
     let (news, arrivals) = unbounded();
-    let now = Instant::now();
-    let mut desk = Desk {
-        publisher: Arc::<Script>::clone(script),
-        monitor: Arc::default(),
-        way: Streams(news),
-        rung: never(),
-        news: arrivals,
-        streams: HashMap::new(),
-        next: VecDeque::new(),
-        ended: Vec::new(),
-        looked: now,
-        draining: false,
-        patience: Patience::default(),
-    };
+    let publisher = Arc::<Script>::clone(script);
+    let mut desk = Desk::new(publisher, Arc::default(), Streams(news), never(), arrivals);
     for (number, client) in (1..).zip(clients) {
-        let stream = Stream {
-            sink: Box::new(Fake::clone(client)),
-            subscription: Box::new(Numbered(number)),
-            pending: VecDeque::new(),
-            written: 0,
-            sent: now,
-            taken: (0, now),
-            total: 0,
-        };
+        let sink = Box::new(Fake::clone(client));
+        let stream = Stream::new(sink, Box::new(Numbered(number)));
         desk.streams.insert(number, stream);
     }
     desk
@@ -164,6 +149,11 @@ fn a_client_without_room_gets_the_rest_when_it_has_some_and_others_do_not_wait()
     desk.way.has_room(2);
     run(&mut desk);
     assert_eq!((slow.got(), slow.ended()), ("o!?".into(), None));
+    // Or where the publisher says so.
+    script.more.lock().unwrap().insert(2, ["..."].into());
+    script.behind.lock().unwrap().push(2);
+    desk.turn(true);
+    assert_eq!(slow.got(), "...");
     // Nothing is asked where nothing was waiting.
     script.more.lock().unwrap().insert(1, ["more"].into());
     desk.way.has_room(1);
