@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::fmt::Display;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -16,11 +16,14 @@ use crate::origin::Origin;
 use crate::rate::Rate;
 use crate::server::Timeouts;
 use crate::store::{Durability, HISTORY_BYTES, MAX_OPERATIONS};
-use crate::tokens::NewToken;
 
 mod args;
+mod commands;
 
-use args::{Args, ListArgs, RestoreArgs, RevokeArgs, Subcommand, TokenArgs, TokenSubcommand};
+use args::{Args, Subcommand, TokenArgs};
+use commands::{restore, token_command};
+
+pub use commands::{Restore, TokenCommand};
 
 /// More workers than this are a mistake: they would only wait for each other.
 const MAX_WORKERS: usize = 256;
@@ -56,28 +59,6 @@ pub enum Invocation {
     Restore(Restore),
     /// Print this text and exit with status 0: the help or the version.
     Print(String),
-}
-
-/// What is to be restored.
-#[derive(Debug)]
-pub struct Restore {
-    /// The export; `None` for stdin.
-    pub from: Option<PathBuf>,
-    /// The directory to fill.
-    pub working_dir: PathBuf,
-    /// What the data survives from then on.
-    pub durability: Durability,
-}
-
-/// What is to be done with tokens.
-#[derive(Debug)]
-pub enum TokenCommand {
-    /// Make one.
-    Create(NewToken),
-    /// List all of them.
-    List,
-    /// Remove the one of that name.
-    Revoke(String),
 }
 
 /// A checked configuration.
@@ -224,32 +205,6 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation
         })?,
         warnings,
     })))
-}
-
-fn restore(args: RestoreArgs) -> Result<Restore, String> {
-    let mode = args.durability.as_deref().map(durability);
-    Ok(Restore {
-        from: Some(args.from).filter(|from| from != Path::new("-")),
-        working_dir: args.working_dir,
-        durability: mode.unwrap_or(Ok(Durability::Sync))?,
-    })
-}
-
-fn token_command(command: TokenSubcommand) -> Result<Invocation, String> {
-    Ok(match command {
-        TokenSubcommand::Create(args) => {
-            let new = NewToken {
-                name: args.name,
-                read_only: args.read_only,
-                rate_limit: rate(args.rate_limit)?,
-            };
-            Invocation::Tokens(args.file, TokenCommand::Create(new))
-        }
-        TokenSubcommand::List(ListArgs { file }) => Invocation::Tokens(file, TokenCommand::List),
-        TokenSubcommand::Revoke(RevokeArgs { file, name }) => {
-            Invocation::Tokens(file, TokenCommand::Revoke(name))
-        }
-    })
 }
 
 fn rate(text: Option<String>) -> Result<Option<Rate>, String> {

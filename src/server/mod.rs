@@ -15,6 +15,7 @@
 //! (which is not here), `call` (the duty to answer), `upload` and `pieces` (the body), `message` (bytes on the wire), `door` (who reads and writes them). An answer without
 //! an end goes on in `streams`. This module wires them. With the plain door that is all there is; the armour behind the other door has threads of its own.
 
+mod admission;
 mod call;
 mod door;
 mod fault;
@@ -39,6 +40,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::Receiver;
 
+pub use admission::Admission;
 pub use call::{Call, Hold, Turn};
 pub use door::{ClientId, Connection, Door, Outgoing, Payload, Plain, Timeouts};
 pub use fault::Fault;
@@ -68,49 +70,6 @@ pub trait Service: Send + Sync + 'static {
 
     /// The answer to a request that the server itself cannot let through.
     fn refuse(&self, head: Head<'_>, fault: Fault) -> Response;
-}
-
-/// What is to be done with a request once its body is there.
-pub struct Admission {
-    /// The most bytes the body may have.
-    body_limit: u64,
-    handler: Handler,
-    /// What the answer carries from here on, whichever it is.
-    headers: Headers,
-}
-
-/// Answers a request, at once or later.
-enum Handler {
-    /// With its whole body. Runs on a worker, and must not wait, neither for the client nor for a disk.
-    Whole(Box<dyn FnOnce(Call) + Send>),
-    /// Takes the body as it comes.
-    Pieces(Box<dyn Pieces>),
-}
-
-impl Admission {
-    /// Has the body read, up to that many bytes, and then `handler` run with the whole request.
-    pub fn new(body_limit: u64, handler: impl FnOnce(Call) + Send + 'static) -> Admission {
-        Admission {
-            body_limit,
-            handler: Handler::Whole(Box::new(handler)),
-            headers: Headers::new(),
-        }
-    }
-
-    /// Has the body handed over piece by piece, however long it is.
-    pub fn in_pieces(pieces: impl Pieces + 'static) -> Admission {
-        Admission {
-            body_limit: u64::MAX,
-            handler: Handler::Pieces(Box::new(pieces)),
-            headers: Headers::new(),
-        }
-    }
-
-    /// The same, and the answer carries these headers, whichever it is.
-    pub fn with_headers(mut self, headers: Headers) -> Admission {
-        self.headers.extend(headers);
-        self
-    }
 }
 
 /// What the threads of the server share.

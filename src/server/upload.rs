@@ -3,9 +3,10 @@
 use std::io::{self, Read};
 use std::sync::Arc;
 
+use super::Fault;
+use super::admission::Handler;
 use super::call::{Call, Hold};
 use super::pieces::{Piece, Taken};
-use super::{Fault, Handler};
 
 /// Bodies over this size are looked into by a worker of their own, since others would wait for that.
 const LONG: usize = 256 * 1024;
@@ -160,28 +161,6 @@ impl Upload {
     /// Answers that there is something wrong with it.
     pub fn refuse(self, fault: Fault) {
         self.call.refuse(fault);
-    }
-}
-
-impl Handler {
-    /// Runs it for a request with its whole body, or what is left of it.
-    pub(super) fn run(self, mut call: Call) {
-        match self {
-            Handler::Whole(handler) => handler(call),
-            Handler::Pieces(pieces) => {
-                let piece = Piece {
-                    bytes: call.take_body(),
-                    is_last: true,
-                };
-                let done = move |taken| {
-                    // One that wants more than there is has no answer: dropping the call answers 500.
-                    if let Taken::Answer(response) = taken {
-                        call.answer(response);
-                    }
-                };
-                pieces.take(piece, Box::new(done));
-            }
-        }
     }
 }
 

@@ -44,6 +44,7 @@ mod hostile_overload;
 mod hostile_slow;
 mod hosts;
 mod http;
+mod import;
 mod increments;
 mod json;
 mod json_bodies;

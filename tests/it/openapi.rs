@@ -310,7 +310,12 @@ fn the_examples_work_and_look_as_described() {
             }
         }
         let content = description.json_of(&operation["requestBody"]);
-        if operation["requestBody"].is_object() {
+        let lines = &operation["requestBody"]["content"]["application/x-ndjson"]["example"];
+        if let Some(lines) = lines.as_str() {
+            let answer = server.send(&method.to_ascii_uppercase(), path, lines);
+            assert_eq!(answer.status, 200, "{what}: {}", answer.text());
+            found += 1;
+        } else if operation["requestBody"].is_object() {
             description.expect(&content["schema"], &content["example"], &what);
             let path = path.replace("{key}", "user:42");
             let body = content["example"].to_string();

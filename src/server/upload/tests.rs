@@ -59,7 +59,9 @@ impl Service for Counting {
 struct Silent;
 
 impl Publisher for Silent {
-    fn publish(&self, _: &mut dyn FnMut(u64, &Text) -> bool) {}
+    fn publish(&self, _: &mut dyn FnMut(u64, &Text) -> bool) -> Vec<u64> {
+        Vec::new()
+    }
 
     fn next(&self, _: u64) -> Next {
         Next::Wait
