@@ -14,11 +14,12 @@
 //! * [`api`] joins the two: requests become commands, outcomes become responses. There are two APIs over the same keys.
 //! * [`budget`] counts the memory that the data and the bodies under way take. The armour and the store share it. [`machine`] finds out how much
 //!   there is.
+//! * [`dump`] is the format of exports: it reads them, and makes a store of one.
 //! * [`options`] turns the command line into a [`options::Config`] that the rest may trust. [`tokens`], [`rate`], [`origin`] and [`host`] are what
 //!   options, files and the API share about who may do what and how often. [`logging`] writes log lines to stderr, [`memory`] gives
 //!   freed memory back to the system. `main` wires them together.
 //!
-//! `server` uses none of the others. `armour` uses `server`. `store` uses neither. Anybody may use [`budget`] and [`memory`].
+//! `server` uses none of the others. `armour` uses `server`. `store` uses neither. `dump` uses `store`. Anybody may use [`budget`] and [`memory`].
 //!
 //! # A walk
 //!
@@ -70,6 +71,14 @@
 //!    not read?* One text waits for it, and the history forgets where it was.
 //! 4. `api/watching/event.rs`: events in bytes; `copies.rs`: what was there at the beginning. `armour/stream.rs` takes them to the socket.
 //!
+//! **A backup** is an export, and comes back as an import or by `threadkv restore`:
+//!
+//! 1. `dump/mod.rs`: the format. `api/json/export.rs` makes it as the client reads, from a view of the map (`store/frozen.rs`). *Who waits
+//!    meanwhile?* Nobody: whoever replaces an entry hands the old one to the view.
+//! 2. `server/pieces.rs`, `server/upload.rs`: a body of any length, which is in memory a megabyte at a time. `armour/moving.rs` reads on when
+//!    `api/json/import.rs` has committed what `dump/reader.rs` made of the last piece. *What slows a fast client down?* Its own socket.
+//! 3. `dump/restore.rs`: the same without a server, into a directory that has no store until all of it is there.
+//!
 //! **The armour** adds what hostile and slow clients make necessary. Its page lists each hazard, with the test that shows it. Begin with
 //! `armour/hooks.rs`, the strangest file. Then follow the bytes: `armour/connection/reading.rs`, `armour/inbound.rs`, `armour/head.rs`. Then
 //! the answer: `armour/connection/serving.rs`, `armour/transfer.rs`. Last, `armour/accept.rs`. *Who may wait for a client?* tiny_http's threads
@@ -85,10 +94,12 @@ pub mod api;
 #[cfg(feature = "armour")]
 pub mod armour;
 pub mod budget;
+pub mod dump;
 pub mod host;
 pub mod logging;
 pub mod machine;
 pub mod memory;
+mod nesting;
 pub mod options;
 pub mod origin;
 pub mod rate;

@@ -6,7 +6,8 @@
     warn(clippy::expect_used, clippy::panic, clippy::unwrap_used)
 )]
 
-use std::io::{self, Write};
+use std::fs::File;
+use std::io::{self, Read, Write};
 use std::panic;
 use std::path::Path;
 use std::process::ExitCode;
@@ -22,10 +23,11 @@ use signal_hook::low_level::signal_name;
 
 use threadkv::api::{About, Admitted, Api, Auth, Hub, Limits};
 use threadkv::budget::Budget;
+use threadkv::dump::restore::{self, Restored};
 use threadkv::logging;
 use threadkv::machine;
 use threadkv::memory;
-use threadkv::options::{self, Config, Invocation, TokenCommand};
+use threadkv::options::{self, Config, Invocation, Restore, TokenCommand};
 use threadkv::server::{self, Bell, Door, Monitor, Parts, Pool, Server};
 use threadkv::store::{DiskOptions, Reply, Store};
 use threadkv::tokens::{self, Token, Tokens};
@@ -43,6 +45,7 @@ fn main() -> ExitCode {
     let result = match options::parse(env::args_os().skip(1)) {
         Ok(Invocation::Serve(config)) => serve(*config),
         Ok(Invocation::Tokens(file, command)) => manage_tokens(&file, command),
+        Ok(Invocation::Restore(what)) => restore(&what),
         Ok(Invocation::Print(text)) => io::stdout()
             .write_all(text.as_bytes())
             .map_err(|error| error.to_string()),
@@ -80,6 +83,28 @@ fn manage_tokens(file: &Path, command: TokenCommand) -> Result<(), String> {
     };
     let text = text.map_err(|error| error.to_string())?;
     let written = io::stdout().write_all(text.as_bytes());
+    written.map_err(|error| error.to_string())
+}
+
+/// Makes a store of an export, and says on stdout what has become of it.
+fn restore(what: &Restore) -> Result<(), String> {
+    memory::save_address_space();
+    let name = what.from.as_deref().unwrap_or(Path::new("stdin")).display();
+    let mut export: Box<dyn Read> = match &what.from {
+        Some(path) => Box::new(File::open(path).map_err(|error| format!("{name}: {error}"))?),
+        None => Box::new(io::stdin().lock()),
+    };
+    let budget = Arc::new(Budget::new(machine::memory_to_use().0));
+    let Restored { keys, expired } =
+        restore::restore(&mut export, &what.working_dir, what.durability, budget)
+            .map_err(|error| format!("restore from {name}: {error}"))?;
+    let to = what.working_dir.display();
+    let expired = match expired {
+        0 => String::new(),
+        expired => format!(", {expired} had expired"),
+    };
+    let written =
+        io::stdout().write_all(format!("{keys} keys restored to {to}{expired}\n").as_bytes());
     written.map_err(|error| error.to_string())
 }
 

@@ -48,6 +48,7 @@ pub struct Api {
     cors: Cors,
     hosts: Hosts,
     hub: Arc<Hub>,
+    exports: json::Exports,
     about: About,
 }
 
@@ -104,6 +105,7 @@ impl Api {
             limits,
             hosts,
             hub,
+            exports: json::Exports::default(),
             auth: admitted.auth,
             limiters: Limiters::default(),
             cors: Cors::new(admitted.origins),
@@ -197,9 +199,9 @@ impl Endpoint {
             Endpoint::Json(J::Health) => Access::Unlimited,
             Endpoint::Json(J::OpenApi) => Access::Open,
             Endpoint::Plain(P::Get)
-            | Endpoint::Json(J::Get | J::Ttl | J::List | J::BulkGet | J::Watch | J::Status) => {
-                Access::Read
-            }
+            | Endpoint::Json(
+                J::Get | J::Ttl | J::List | J::BulkGet | J::Export | J::Watch | J::Status,
+            ) => Access::Read,
             Endpoint::Plain(P::Put | P::Delete | P::Clear)
             | Endpoint::Json(
                 J::Put
@@ -208,7 +210,8 @@ impl Endpoint {
                 | J::Touch
                 | J::BulkPut
                 | J::BulkDelete
-                | J::BulkTouch,
+                | J::BulkTouch
+                | J::Import,
             ) => Access::Write,
         }
     }

@@ -83,6 +83,14 @@ const ROUTES: &[Route] = {
             endpoints: &[(Get, Json(J::Ttl))],
         },
         Route {
+            path: Exact("/api/v1/export"),
+            endpoints: &[(Get, Json(J::Export))],
+        },
+        Route {
+            path: Exact("/api/v1/import"),
+            endpoints: &[(Post, Json(J::Import))],
+        },
+        Route {
             path: Exact("/api/v1/watch"),
             endpoints: &[(Get, Json(J::Watch))],
         },

@@ -219,6 +219,10 @@ impl Connection {
         self.shut_down();
     }
 
+    pub(super) fn transfers(&self) -> &Arc<Transfers> {
+        &self.transfers
+    }
+
     fn lock(&self) -> MutexGuard<'_, Progress> {
         // Nothing under this lock panics half way through a change.
         self.progress.lock().unwrap_or_else(PoisonError::into_inner)

@@ -12,7 +12,7 @@ use super::pace::Pace;
 use super::transfer::{Ending, Moved, Transfer};
 use crate::budget::Reservation;
 use crate::memory;
-use crate::server::{Fault, Hold, Monitor, Outgoing, Upload};
+use crate::server::{Fault, Hold, Monitor, Outgoing, PIECE, Upload};
 
 /// Memory for a body is reserved as it comes, in steps of so many bytes: what is only announced takes hardly any.
 pub(super) const STEP: usize = 4 * 1024;
@@ -29,7 +29,7 @@ const LEFT_TO_OTHERS: u32 = 8;
 /// The longest such pause.
 const LONGEST_PAUSE: Duration = Duration::from_millis(5);
 
-/// A body that comes in.
+/// A body that comes in, or a piece of it.
 pub(super) struct IncomingBody {
     connection: Arc<Connection>,
     pace: Pace,
@@ -37,6 +37,8 @@ pub(super) struct IncomingBody {
     body: Vec<u8>,
     /// Memory for it, held until the request is answered.
     reserved: Reservation,
+    /// Whether all of it is there.
+    whole: bool,
     fault: Option<Fault>,
 }
 
@@ -54,11 +56,12 @@ impl IncomingBody {
             upload,
             body,
             reserved,
+            whole: false,
             fault: None,
         }
     }
 
-    /// Receives until nothing more is there. Returns whether the body is whole.
+    /// Receives until nothing more is there. Returns whether the body, or a piece of it, is there.
     fn receive(&mut self, scratch: &mut [MaybeUninit<u8>]) -> Result<bool, Fault> {
         loop {
             self.make_room(scratch.len())?;
@@ -71,8 +74,10 @@ impl IncomingBody {
             self.upload.check_limit(self.body.len() as u64)?;
             self.reserve()?;
             // A short piece was all there was. What comes in the meantime is another turn.
-            if whole || received < scratch.len() {
-                return Ok(whole);
+            self.whole = whole;
+            let there = whole || self.upload.is_in_pieces() && self.body.len() >= PIECE;
+            if there || received < scratch.len() {
+                return Ok(there);
             }
         }
     }
@@ -130,6 +135,14 @@ impl Transfer for IncomingBody {
         memory::freed(self.body.len());
         match fault {
             Some(fault) => self.upload.refuse(fault),
+            None if !self.whole => {
+                let (connection, reserved) = (self.connection, self.reserved);
+                self.upload.hand_over(self.body, move |upload| {
+                    let transfers = Arc::clone(connection.transfers());
+                    // Each piece has time of its own: the whole may take as long as it likes.
+                    transfers.receive(connection, upload, Vec::new(), reserved);
+                });
+            }
             None => {
                 let hold: Hold = Box::new(self.reserved);
                 self.upload.resume(self.body, Some(hold));

@@ -117,6 +117,25 @@ pub(super) struct Args {
 #[argh(subcommand)]
 pub(super) enum Subcommand {
     Token(TokenArgs),
+    Restore(RestoreArgs),
+}
+
+/// Makes a store of an export, as GET /api/v1/export gives it, in a directory that has none.
+#[derive(FromArgs)]
+#[argh(help_triggers("-h", "--help", "help"))]
+#[argh(subcommand, name = "restore")]
+pub(super) struct RestoreArgs {
+    /// file with the export; - for stdin
+    #[argh(option, arg_name = "file")]
+    pub(super) from: PathBuf,
+
+    /// directory to fill, which is empty or does not exist
+    #[argh(option, arg_name = "dir")]
+    pub(super) working_dir: PathBuf,
+
+    /// sync, os or none: what the restored data survives once this has ended (default sync, a power cut)
+    #[argh(option, arg_name = "mode")]
+    pub(super) durability: Option<String>,
 }
 
 /// Makes, lists and revokes the tokens that let clients in.

@@ -16,11 +16,14 @@ use crate::origin::Origin;
 use crate::rate::Rate;
 use crate::server::Timeouts;
 use crate::store::{Durability, HISTORY_BYTES, MAX_OPERATIONS};
-use crate::tokens::NewToken;
 
 mod args;
+mod commands;
 
-use args::{Args, ListArgs, RevokeArgs, Subcommand, TokenArgs, TokenSubcommand};
+use args::{Args, Subcommand, TokenArgs};
+use commands::{restore, token_command};
+
+pub use commands::{Restore, TokenCommand};
 
 /// More workers than this are a mistake: they would only wait for each other.
 const MAX_WORKERS: usize = 256;
@@ -52,19 +55,10 @@ pub enum Invocation {
     Serve(Box<Config>),
     /// Do something with the tokens in a file.
     Tokens(PathBuf, TokenCommand),
+    /// Make a store of an export.
+    Restore(Restore),
     /// Print this text and exit with status 0: the help or the version.
     Print(String),
-}
-
-/// What is to be done with tokens.
-#[derive(Debug)]
-pub enum TokenCommand {
-    /// Make one.
-    Create(NewToken),
-    /// List all of them.
-    List,
-    /// Remove the one of that name.
-    Revoke(String),
 }
 
 /// A checked configuration.
@@ -133,8 +127,10 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation
             env!("CARGO_PKG_VERSION")
         )));
     }
-    if let Some(Subcommand::Token(TokenArgs { command })) = args.command {
-        return token_command(command);
+    match args.command {
+        Some(Subcommand::Token(TokenArgs { command })) => return token_command(command),
+        Some(Subcommand::Restore(args)) => return restore(args).map(Invocation::Restore),
+        None => {}
     }
     let host = host(&args.host)?;
     if args.auth.is_some() && args.no_auth {
@@ -209,23 +205,6 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation
         })?,
         warnings,
     })))
-}
-
-fn token_command(command: TokenSubcommand) -> Result<Invocation, String> {
-    Ok(match command {
-        TokenSubcommand::Create(args) => {
-            let new = NewToken {
-                name: args.name,
-                read_only: args.read_only,
-                rate_limit: rate(args.rate_limit)?,
-            };
-            Invocation::Tokens(args.file, TokenCommand::Create(new))
-        }
-        TokenSubcommand::List(ListArgs { file }) => Invocation::Tokens(file, TokenCommand::List),
-        TokenSubcommand::Revoke(RevokeArgs { file, name }) => {
-            Invocation::Tokens(file, TokenCommand::Revoke(name))
-        }
-    })
 }
 
 fn rate(text: Option<String>) -> Result<Option<Rate>, String> {
@@ -319,7 +298,7 @@ fn one_line(message: &str, arguments: &[&str]) -> String {
     let words: Vec<&str> = message.split_whitespace().collect();
     let command = match arguments {
         ["token", command @ ("create" | "list" | "revoke"), ..] => format!(" token {command}"),
-        ["token", ..] => " token".into(),
+        [command @ ("token" | "restore"), ..] => format!(" {command}"),
         _ => String::new(),
     };
     let message = words.join(" ");

@@ -1,7 +1,7 @@
 //! A request together with the duty to answer it.
 
 use std::fmt;
-use std::io::{self, Read};
+use std::io::Read;
 use std::mem;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,13 +11,11 @@ use log::Level;
 use tiny_http::Request;
 
 use super::door::{ClientId, Connection, Outgoing};
+use super::pool::Pool;
 use super::request::Head;
 use super::response::{Headers, Response};
 use super::streams::Streams;
-use super::{Fault, Handler, Shared};
-
-/// Bodies over this size are looked into by a worker of their own, since others would wait for that.
-const LONG: usize = 256 * 1024;
+use super::{Fault, Shared};
 
 /// A connection's turn, held by the request under way. When it is dropped, the next request of the connection is up.
 pub struct Turn {
@@ -73,10 +71,25 @@ pub struct Call {
 pub type Hold = Box<dyn Send>;
 
 /// An unanswered request.
-struct Open {
+pub(super) struct Open {
     request: Request,
-    connection: Arc<dyn Connection>,
+    pub(super) connection: Arc<dyn Connection>,
     turn: Turn,
+}
+
+impl Open {
+    /// Where its body comes from.
+    pub(super) fn reader(&mut self) -> &mut dyn Read {
+        self.request.as_reader()
+    }
+
+    pub(super) fn client(&self) -> SocketAddr {
+        self.turn.client()
+    }
+
+    pub(super) fn pool(&self) -> &Pool {
+        &self.turn.shared.pool
+    }
 }
 
 impl Call {
@@ -99,8 +112,13 @@ impl Call {
         clippy::expect_used,
         reason = "taken by `send` only, which ends the call"
     )]
-    fn open(&self) -> &Open {
+    pub(super) fn open(&self) -> &Open {
         self.open.as_ref().expect("the call is unanswered")
+    }
+
+    #[expect(clippy::expect_used, reason = "as above")]
+    pub(super) fn open_mut(&mut self) -> &mut Open {
+        self.open.as_mut().expect("the call is unanswered")
     }
 
     /// The head of the request.
@@ -186,94 +204,6 @@ impl Drop for Call {
             let response = service.refuse(Head::of(&open.request), Fault::Internal);
             self.send(response);
         }
-    }
-}
-
-/// A request whose body is still with the client.
-pub struct Upload {
-    pub(super) call: Call,
-    /// Bytes that the client announced, at most `limit`; `None` when it sends chunks.
-    pub(super) declared: Option<u64>,
-    /// The most bytes that the body may have.
-    pub(super) limit: u64,
-    /// What to do with the call once the body is there.
-    pub(super) handler: Handler,
-}
-
-impl Upload {
-    pub(super) fn start(self) {
-        let connection = Arc::clone(&self.call.open().connection);
-        connection.receive(self);
-    }
-
-    /// The most bytes to read: one byte over the limit tells that there are too many.
-    pub fn most(&self) -> u64 {
-        self.declared.unwrap_or(self.limit + 1)
-    }
-
-    /// Where the body comes from. tiny_http sends `100 Continue` at the first use, where the client waits for that.
-    pub fn reader(&mut self) -> &mut dyn Read {
-        #[expect(clippy::expect_used, reason = "an upload ends with its call")]
-        let open = self.call.open.as_mut().expect("the call is unanswered");
-        open.request.as_reader()
-    }
-
-    /// Whether the body is there, after `length` bytes of it have been read and the reading ended like that.
-    pub fn check(&self, read: io::Result<()>, length: u64) -> Result<(), Fault> {
-        let Err(error) = read else {
-            return match self.declared {
-                Some(declared) if length < declared => {
-                    Err(Fault::Malformed("the body ended early"))
-                }
-                _ => self.check_limit(length),
-            };
-        };
-        log::debug!(
-            "{}: the body did not arrive: {error}",
-            self.call.open().turn.client()
-        );
-        Err(match error.kind() {
-            io::ErrorKind::InvalidInput if self.declared.is_none() => {
-                Fault::Malformed("a bad chunk")
-            }
-            _ => Fault::Malformed("the body did not arrive"),
-        })
-    }
-
-    /// Whether a body may have so many bytes.
-    pub fn check_limit(&self, length: u64) -> Result<(), Fault> {
-        let limit = self.limit;
-        (length <= limit)
-            .then_some(())
-            .ok_or(Fault::TooLarge { limit })
-    }
-
-    /// How many bytes the client announced; `None` when it sends chunks.
-    pub fn declared(&self) -> Option<u64> {
-        self.declared
-    }
-
-    /// The body is there: runs the handler here and now, on a worker.
-    pub fn complete(mut self, body: Vec<u8>, hold: Option<Hold>) {
-        self.call.set_body(body, hold);
-        (self.handler)(self.call);
-    }
-
-    /// The body is there: lets a worker run the handler, and holds something until the request is answered.
-    pub fn resume(self, body: Vec<u8>, hold: Option<Hold>) {
-        let pool = self.call.open().turn.shared.pool.clone();
-        let is_long = body.len() > LONG;
-        let work = move || self.complete(body, hold);
-        if is_long {
-            pool.resume_long(work);
-        } else {
-            pool.resume(work);
-        }
-    }
-
-    /// Answers that there is something wrong with it.
-    pub fn refuse(self, fault: Fault) {
-        self.call.refuse(fault);
     }
 }
 

@@ -12,9 +12,10 @@
 //! | `streams` | one | what happens to all who listen |
 //!
 //! A request goes through the files in this order: `listener`, `lanes` (one request of a connection at a time), `pool`, [`Service`]
-//! (which is not here), `call` (the duty to answer), `message` (bytes on the wire), `door` (who reads and writes them). An answer without
+//! (which is not here), `call` (the duty to answer), `upload` and `pieces` (the body), `message` (bytes on the wire), `door` (who reads and writes them). An answer without
 //! an end goes on in `streams`. This module wires them. With the plain door that is all there is; the armour behind the other door has threads of its own.
 
+mod admission;
 mod call;
 mod door;
 mod fault;
@@ -22,10 +23,12 @@ mod lanes;
 mod listener;
 mod message;
 mod monitor;
+mod pieces;
 mod pool;
 mod request;
 mod response;
 mod streams;
+mod upload;
 
 use std::borrow::Cow;
 use std::io;
@@ -37,17 +40,20 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::Receiver;
 
-pub use call::{Call, Hold, Turn, Upload};
+pub use admission::Admission;
+pub use call::{Call, Hold, Turn};
 pub use door::{ClientId, Connection, Door, Outgoing, Payload, Plain, Timeouts};
 pub use fault::Fault;
 pub use listener::{Intake, bind, readable};
 pub use message::Message;
 pub use monitor::{Ending, Monitor};
+pub use pieces::{Done, PIECE, Piece, Pieces, Taken};
 pub use pool::{Pool, Tasks, contain_panic};
 pub use request::{Framing, Head, path_and_query};
 pub use response::{Body, Headers, Response, Stream};
 pub use streams::{Bell, Next, Publisher, Sink, Streams, Subscription, Text};
 pub use tiny_http::Method;
+pub use upload::Upload;
 
 use lanes::{Incoming, Lanes};
 
@@ -64,35 +70,6 @@ pub trait Service: Send + Sync + 'static {
 
     /// The answer to a request that the server itself cannot let through.
     fn refuse(&self, head: Head<'_>, fault: Fault) -> Response;
-}
-
-/// What is to be done with a request once its body is there.
-pub struct Admission {
-    /// The most bytes the body may have.
-    body_limit: u64,
-    handler: Handler,
-    /// What the answer carries from here on, whichever it is.
-    headers: Headers,
-}
-
-/// Answers a request, at once or later. Runs on a worker, and must not wait, neither for the client nor for a disk.
-type Handler = Box<dyn FnOnce(Call) + Send>;
-
-impl Admission {
-    /// Has the body read, up to that many bytes, and then `handler` run with the whole request.
-    pub fn new(body_limit: u64, handler: impl FnOnce(Call) + Send + 'static) -> Admission {
-        Admission {
-            body_limit,
-            handler: Box::new(handler),
-            headers: Headers::new(),
-        }
-    }
-
-    /// The same, and the answer carries these headers, whichever it is.
-    pub fn with_headers(mut self, headers: Headers) -> Admission {
-        self.headers.extend(headers);
-        self
-    }
 }
 
 /// What the threads of the server share.
@@ -197,14 +174,10 @@ impl Shared {
             return call.refuse(Fault::Encoded);
         }
         match coming {
-            None if call.body_len() <= limit => handler(call),
-            Some(declared) if declared.unwrap_or(0) <= limit => Upload {
-                call,
-                declared,
-                limit,
-                handler,
+            None if call.body_len() <= limit => handler.run(call),
+            Some(declared) if declared.unwrap_or(0) <= limit => {
+                Upload::new(call, declared, limit, handler).start()
             }
-            .start(),
             _ => call.refuse(Fault::TooLarge { limit }),
         }
     }

@@ -15,7 +15,7 @@ pub struct Response {
     /// `None` where there is no body, not even an empty one.
     pub(super) content_type: Option<&'static str>,
     pub(super) headers: Headers,
-    pub(super) body: Body,
+    pub(crate) body: Body,
 }
 
 /// The body of a response.

@@ -16,6 +16,7 @@ use super::Map;
 use super::Revision;
 use super::entry::Record;
 use super::index::Entries;
+use super::map::Counted;
 use super::removed;
 
 /// Goes through all entries that the map had when this was made, in byte order of their keys; also those that have expired.
@@ -41,6 +42,18 @@ impl Frozen {
             fetched: Vec::new().into_iter(),
             revision,
         }
+    }
+
+    /// The same, and how many of them are live.
+    pub(super) fn counted(map: &Arc<Map>, prefix: &str) -> (Frozen, Counted) {
+        let (view, revision, counted) = map.add_counted_view(prefix);
+        let frozen = Frozen {
+            map: Arc::clone(map),
+            view,
+            fetched: Vec::new().into_iter(),
+            revision,
+        };
+        (frozen, counted)
     }
 
     /// The revision that the map had then.
@@ -115,10 +128,11 @@ impl View {
         }
     }
 
-    /// Drops the entries that it has kept.
-    pub(super) fn end(&mut self, budget: &Budget) {
+    /// Takes the entries that it has kept. They may be many: they are to be dropped when nobody waits.
+    #[must_use]
+    pub(super) fn end(&mut self, budget: &Budget) -> BTreeMap<Record, Option<Entry>> {
         budget.let_go(mem::take(&mut self.held));
-        self.old.clear();
+        mem::take(&mut self.old)
     }
 
     /// Keeps all entries before a clear.

@@ -314,6 +314,19 @@ impl Map {
         (view, contents.counter.last)
     }
 
+    /// Counts what a view that was made at this moment holds. Returns the time of that, at which the counted ones are live.
+    pub(super) fn add_counted_view(&self, prefix: &str) -> (Arc<Mutex<View>>, Revision, Counted) {
+        let view = Arc::new(Mutex::new(View::of(prefix)));
+        let mut contents = self.write();
+        contents.views.push(Arc::clone(&view));
+        let revision = contents.counter.last;
+        // Readers may come in while it is counted, which takes about a millisecond for a million keys; writers not.
+        let contents = RwLockWriteGuard::downgrade(contents);
+        let now = Expiry::now();
+        let keys = contents.entries.count(prefix, now);
+        (view, revision, Counted { keys, now })
+    }
+
     /// The next entries of a view, possibly none of some keys; `None` at its end.
     pub(super) fn page_of_view(&self, view: &Mutex<View>) -> Option<Vec<Entry>> {
         let contents = self.read();
@@ -322,9 +335,12 @@ impl Map {
 
     /// Ends a view.
     pub(super) fn remove_view(&self, view: &Arc<Mutex<View>>) {
-        let views = &mut self.write().views;
+        let mut contents = self.write();
+        let views = &mut contents.views;
         views.retain(|other| !Arc::ptr_eq(other, view));
-        View::lock(view).end(&self.budget);
+        let kept = View::lock(view).end(&self.budget);
+        drop(contents);
+        drop(kept);
     }
 
     /// How many views there are.
@@ -341,6 +357,15 @@ impl Map {
     fn write(&self) -> RwLockWriteGuard<'_, Contents> {
         self.contents.write()
     }
+}
+
+/// How many keys are live at a time.
+#[derive(Clone, Copy, Debug)]
+pub struct Counted {
+    /// So many.
+    pub keys: usize,
+    /// When they were counted.
+    pub now: Expiry,
 }
 
 /// A part of a listing.

@@ -41,6 +41,7 @@ pub use history::{Commits, Past};
 pub use interest::Interest;
 pub use key::{Key, KeyError, MAX_KEY_BYTES};
 pub use listing::Listing;
+pub use map::Counted;
 pub use revision::{Committed, Condition, Revision, Revisions, Unmet, When};
 
 use crate::budget::Budget;
@@ -238,6 +239,20 @@ impl Store {
         let frozen = Frozen::of_prefix(self.committer.map(), prefix);
         let revision = frozen.revision();
         (frozen, revision)
+    }
+
+    /// The same, and how many of them are live now.
+    pub fn counted_copy(
+        &self,
+        prefix: &str,
+    ) -> (
+        impl Iterator<Item = Entry> + Send + use<>,
+        Revision,
+        Counted,
+    ) {
+        let (frozen, counted) = Frozen::counted(self.committer.map(), prefix);
+        let revision = frozen.revision();
+        (frozen, revision, counted)
     }
 
     /// How much the store holds.

@@ -25,6 +25,9 @@ pub const REQUESTS: &[(&str, u16, &str, &str, &str)] = &[
         "/api/v1/kv/a",
         r#"{"value":1,"ttl":0}"#,
     ),
+    ("import", 200, "POST", "/api/v1/import", IMPORTED),
+    ("import", 400, "POST", "/api/v1/import", "key,value"),
+    ("export", 400, "GET", "/api/v1/export?prefix=a&prefix=b", ""),
     ("watch", 400, "GET", "/api/v1/watch?since=x", ""),
     ("watch", 400, "GET", "/api/v1/watch?key=a%20b", ""),
     ("watch", 410, "GET", "/api/v1/watch?since=1", ""),
@@ -256,7 +259,11 @@ pub const WRITES: &[(&str, &str, &str, &str)] = &[
         r#"{"value":1}"#,
     ),
     ("deleteKeyNamedBulk", "DELETE", "/api/v1/kv/bulk", ""),
+    ("import", "POST", "/api/v1/import", IMPORTED),
 ];
+
+/// What can be imported.
+const IMPORTED: &str = "{\"threadkv\":1}\n{\"key\":\"a\",\"value\":1}\n{\"key\":\"imported\",\"value\":2}\n{\"end\":true,\"keys\":2,\"sha256\":\"642e5c3f5589e5fd51636ff7124eae661782a8b291d00ac20669669b823a672b\"}\n";
 
 /// Requests with conditions, in order; `a` and `bulk` are there, and the last field is a header. `T` in it is the tag of that key.
 pub const CONDITIONAL: &[(&str, u16, &str, &str, &str, &str)] = &[

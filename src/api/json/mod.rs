@@ -4,6 +4,8 @@ mod about;
 mod answer;
 mod body;
 mod error;
+mod export;
+mod import;
 mod listing;
 mod mistake;
 mod query;
@@ -25,6 +27,7 @@ use query::Query;
 use writes::Answer;
 
 pub(super) use answer::Writing;
+pub(super) use export::Exports;
 pub(super) use refusal::{deny, miss, refuse};
 
 const JSON: &str = "application/json";
@@ -64,6 +67,10 @@ pub(super) enum Endpoint {
     BulkDelete,
     /// `POST /api/v1/kv/bulk/touch`
     BulkTouch,
+    /// `GET /api/v1/export`
+    Export,
+    /// `POST /api/v1/import`
+    Import,
     /// `GET /api/v1/watch`
     Watch,
     /// `GET /api/v1/health`
@@ -142,6 +149,16 @@ fn prepare(
         Endpoint::BulkPut => writing(bulk, api, writes::bulk),
         Endpoint::BulkDelete => writing(bulk, api, writes::bulk_delete),
         Endpoint::BulkTouch => writing(bulk, api, writes::bulk_touch),
+        Endpoint::Export => {
+            let query = query(&["prefix"])?;
+            answering(one, move |_| {
+                export::export(&shared.store, &shared.exports, &query.prefix)
+            })
+        }
+        Endpoint::Import => {
+            let store = Arc::clone(&api.store);
+            Admission::in_pieces(import::Import::new(store, api.limits.value_bytes))
+        }
         Endpoint::Watch => {
             let request = watch::request(api, head, query(query::WATCHING)?)?;
             answering(one, move |_| watch::watch(&shared, request))
