@@ -89,6 +89,7 @@ pub mod host;
 pub mod logging;
 pub mod machine;
 pub mod memory;
+pub mod metrics;
 pub mod options;
 pub mod origin;
 pub mod rate;

@@ -164,6 +164,6 @@ pub(super) fn refuse(fault: Fault) -> Response {
 }
 
 /// A line of text. All answers but values are lines.
-fn line(status: u16, text: &str) -> Response {
+pub(super) fn line(status: u16, text: &str) -> Response {
     Response::new(status, TEXT, Body::Owned(format!("{text}\n").into_bytes()))
 }

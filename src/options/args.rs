@@ -93,6 +93,10 @@ pub(super) struct Args {
     #[argh(option, arg_name = "rate")]
     pub(super) rate_limit: Option<String>,
 
+    /// let everybody read /metrics, also without a token
+    #[argh(switch)]
+    pub(super) metrics_open: bool,
+
     /// origin of web pages that may use the APIs, or * for any; can be given several times
     #[argh(option, arg_name = "origin")]
     pub(super) cors_origin: Vec<String>,

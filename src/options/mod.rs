@@ -98,6 +98,8 @@ pub struct Config {
     pub auth: Option<PathBuf>,
     /// How often one client may ask.
     pub rate_limit: Option<Rate>,
+    /// Whether everybody may read the metrics, also without a token.
+    pub metrics_open: bool,
     /// The origins of web pages that may use the APIs.
     pub cors_origins: Vec<Origin>,
     /// The hosts that requests may name where there are no tokens, besides the usual ones.
@@ -156,6 +158,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation
         address: SocketAddr::new(host, port),
         working_dir,
         auth: args.auth,
+        metrics_open: args.metrics_open,
         durability: args
             .durability
             .map_or(Ok(Durability::Sync), |mode| durability(&mode))?,

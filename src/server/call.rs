@@ -5,15 +5,15 @@ use std::io::{self, Read};
 use std::mem;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use log::Level;
 use tiny_http::Request;
 
 use super::door::{ClientId, Connection, Outgoing};
 use super::request::Head;
 use super::response::{Headers, Response};
 use super::streams::Streams;
+use super::traffic::Operation;
 use super::{Fault, Handler, Shared};
 
 /// Bodies over this size are looked into by a worker of their own, since others would wait for that.
@@ -65,8 +65,11 @@ pub struct Call {
     hold: Option<Hold>,
     /// Headers of the answer, whichever it is.
     headers: Headers,
-    /// When a worker got it, if that is going to be logged.
-    received: Option<Instant>,
+    operation: Operation,
+    /// When its head had been read.
+    arrived: Instant,
+    /// For how long its body has been waited for.
+    waited: Duration,
 }
 
 /// Something to be dropped when a request has been answered: memory that is reserved for its body, say.
@@ -80,7 +83,12 @@ struct Open {
 }
 
 impl Call {
-    pub(super) fn new(request: Request, connection: Arc<dyn Connection>, turn: Turn) -> Call {
+    pub(super) fn new(
+        request: Request,
+        connection: Arc<dyn Connection>,
+        turn: Turn,
+        arrived: Instant,
+    ) -> Call {
         Call {
             open: Some(Open {
                 request,
@@ -91,7 +99,9 @@ impl Call {
             body: Vec::new(),
             hold: None,
             headers: Headers::new(),
-            received: log::log_enabled!(Level::Debug).then(Instant::now),
+            operation: Operation::UNKNOWN,
+            arrived,
+            waited: Duration::ZERO,
         }
     }
 
@@ -122,6 +132,10 @@ impl Call {
         self.body_read = true;
     }
 
+    pub(super) fn set_operation(&mut self, operation: Operation) {
+        self.operation = operation;
+    }
+
     /// Adds headers to the answer, whichever it is.
     pub(super) fn add_headers(&mut self, headers: Headers) {
         self.headers.extend(headers);
@@ -133,7 +147,9 @@ impl Call {
     }
 
     pub(super) fn refuse(self, fault: Fault) {
-        let response = self.open().turn.shared.service.refuse(self.head(), fault);
+        let shared = &self.open().turn.shared;
+        shared.monitor.count_fault(fault);
+        let response = shared.service.refuse(self.head(), fault);
         self.answer(response);
     }
 
@@ -156,11 +172,12 @@ impl Call {
             self.headers.extend(shared.keep_alive.clone());
         }
         let mut message = shared.message(head, response, &self.headers, close);
-        shared.monitor.count_answer(message.status);
-        if let Some(received) = self.received {
-            let (client, status, took) = (turn.client(), message.status, received.elapsed());
-            log::debug!("{client} {} {status} {took:?}", Line(head));
-        }
+        let (status, took) = (
+            message.status,
+            self.arrived.elapsed().saturating_sub(self.waited),
+        );
+        shared.monitor.count_answer(self.operation, status, took);
+        log::debug!("{} {} {status} {took:?}", turn.client(), Line(head));
         if !self.body_read {
             return connection.refuse(request, message, turn);
         }
@@ -182,7 +199,10 @@ impl Call {
 impl Drop for Call {
     fn drop(&mut self) {
         if let Some(open) = &self.open {
-            let service = &open.turn.shared.service;
+            let Shared {
+                service, monitor, ..
+            } = &*open.turn.shared;
+            monitor.count_fault(Fault::Internal);
             let response = service.refuse(Head::of(&open.request), Fault::Internal);
             self.send(response);
         }
@@ -198,6 +218,8 @@ pub struct Upload {
     pub(super) limit: u64,
     /// What to do with the call once the body is there.
     pub(super) handler: Handler,
+    /// Since when it is waited for.
+    pub(super) since: Instant,
 }
 
 impl Upload {
@@ -255,15 +277,21 @@ impl Upload {
 
     /// The body is there: runs the handler here and now, on a worker.
     pub fn complete(mut self, body: Vec<u8>, hold: Option<Hold>) {
+        self.call.waited = self.since.elapsed();
+        self.go_on(body, hold);
+    }
+
+    fn go_on(mut self, body: Vec<u8>, hold: Option<Hold>) {
         self.call.set_body(body, hold);
         (self.handler)(self.call);
     }
 
     /// The body is there: lets a worker run the handler, and holds something until the request is answered.
-    pub fn resume(self, body: Vec<u8>, hold: Option<Hold>) {
+    pub fn resume(mut self, body: Vec<u8>, hold: Option<Hold>) {
+        self.call.waited = self.since.elapsed();
         let pool = self.call.open().turn.shared.pool.clone();
         let is_long = body.len() > LONG;
-        let work = move || self.complete(body, hold);
+        let work = move || self.go_on(body, hold);
         if is_long {
             pool.resume_long(work);
         } else {
@@ -272,7 +300,8 @@ impl Upload {
     }
 
     /// Answers that there is something wrong with it.
-    pub fn refuse(self, fault: Fault) {
+    pub fn refuse(mut self, fault: Fault) {
+        self.call.waited = self.since.elapsed();
         self.call.refuse(fault);
     }
 }

@@ -26,6 +26,7 @@ mod pool;
 mod request;
 mod response;
 mod streams;
+mod traffic;
 
 use std::borrow::Cow;
 use std::io;
@@ -42,12 +43,13 @@ pub use door::{ClientId, Connection, Door, Outgoing, Payload, Plain, Timeouts};
 pub use fault::Fault;
 pub use listener::{Intake, bind, readable};
 pub use message::Message;
-pub use monitor::{Ending, Monitor};
+pub use monitor::{Closing, Ending, Monitor};
 pub use pool::{Pool, Tasks, contain_panic};
 pub use request::{Framing, Head, path_and_query};
 pub use response::{Body, Headers, Response, Stream};
 pub use streams::{Bell, Next, Publisher, Sink, Streams, Subscription, Text};
 pub use tiny_http::Method;
+pub use traffic::Operation;
 
 use lanes::{Incoming, Lanes};
 
@@ -59,8 +61,9 @@ pub trait Service: Send + Sync + 'static {
     /// What the answer to a request carries, whichever it is.
     fn headers(&self, head: Head<'_>) -> Headers;
 
-    /// Looks at the head of a request, before its body is read, and says what is to be done with it, or refuses it.
-    fn admit(&self, head: Head<'_>) -> Result<Admission, Response>;
+    /// Looks at the head of a request, before its body is read, and says what is to be done with it, or refuses it. Also says what the
+    /// request asks for, so that it is counted as that.
+    fn admit(&self, head: Head<'_>) -> (Operation, Result<Admission, Response>);
 
     /// The answer to a request that the server itself cannot let through.
     fn refuse(&self, head: Head<'_>, fault: Fault) -> Response;
@@ -184,11 +187,13 @@ impl Shared {
             Ok(Payload::Coming { declared }) => Some(declared),
             Err(fault) => return call.refuse(fault),
         };
+        let (operation, admitted) = self.service.admit(call.head());
+        call.set_operation(operation);
         let Admission {
             body_limit: limit,
             handler,
             headers,
-        } = match self.service.admit(call.head()) {
+        } = match admitted {
             Ok(admission) => admission,
             Err(response) => return call.answer(response),
         };
@@ -203,6 +208,7 @@ impl Shared {
                 declared,
                 limit,
                 handler,
+                since: Instant::now(),
             }
             .start(),
             _ => call.refuse(Fault::TooLarge { limit }),
@@ -221,16 +227,17 @@ impl Shared {
     }
 
     /// Makes a call of a request, which is answered from then on, whatever happens. `None` if its connection has ended.
-    fn begin(
-        &self,
-        (mut request, connection): Incoming,
-        turn: Turn,
-    ) -> Option<(Call, Result<Payload, Fault>)> {
+    fn begin(&self, incoming: Incoming, turn: Turn) -> Option<(Call, Result<Payload, Fault>)> {
+        let Incoming {
+            mut request,
+            connection,
+            arrived,
+        } = incoming;
         let Some(payload) = connection.begin(&mut request) else {
             drop(request.into_writer()); // tiny_http would answer a request that is dropped
             return None;
         };
-        let mut call = Call::new(request, connection, turn);
+        let mut call = Call::new(request, connection, turn, arrived);
         call.add_headers(self.service.headers(call.head()));
         Some((call, payload))
     }
@@ -324,9 +331,9 @@ mod tests {
             Headers::new()
         }
 
-        fn admit(&self, head: Head<'_>) -> Result<Admission, Response> {
+        fn admit(&self, head: Head<'_>) -> (Operation, Result<Admission, Response>) {
             let pool = self.0.clone();
-            match head.path() {
+            let admitted = match head.path() {
                 "/panic-early" => panic!("before the body"),
                 "/panic" => Ok(Admission::new(10_000, |_| panic!("with the body"))),
                 "/drop" => Ok(Admission::new(10_000, drop)),
@@ -341,7 +348,8 @@ mod tests {
                     let later = move || call.answer(Response::new(200, TEXT, Body::Owned(body)));
                     thread::spawn(move || pool.resume(later));
                 })),
-            }
+            };
+            (Operation::UNKNOWN, admitted)
         }
 
         fn refuse(&self, _: Head<'_>, fault: Fault) -> Response {

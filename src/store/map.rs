@@ -21,6 +21,7 @@ use super::frozen::View;
 use super::history::{History, Past};
 use super::index::Entries;
 use super::keyspace::{Changes, Staged};
+use super::meters::Meters;
 use super::removed::Removed;
 use super::revision::Counter;
 use super::{Command, CommitError, Committed, Entry, Expiry, Key, Revision};
@@ -49,6 +50,7 @@ pub(super) struct Map {
     contents: RwLock<Contents>,
     /// Those who want to know of commits.
     audience: Audience,
+    meters: Arc<Meters>,
 }
 
 /// The data under the lock: the entries, and the views of earlier states.
@@ -108,6 +110,7 @@ impl Map {
             budget,
             contents: RwLock::default(),
             audience: Audience::default(),
+            meters: Arc::default(),
         }
     }
 
@@ -232,10 +235,12 @@ impl Map {
     pub(super) fn execute(&self, command: Command) -> Result<Committed, CommitError> {
         let long = command.operations() >= MANY;
         let (most, limit) = (command.grows_at_most(), self.budget.data_limit());
+        let sweeps = matches!(command, Command::Sweep);
         let mut locked = Locked {
             contents: self.write(),
             removed: Removed::default(),
             budget: &self.budget,
+            meters: &self.meters,
         };
         let room = command.check_room(&locked, most, limit);
         let result = room.map(|()| command.execute(&mut locked, Expiry::now()));
@@ -246,6 +251,9 @@ impl Map {
         } = locked;
         let forgotten = contents.history.close();
         self.report(&contents);
+        if !sweeps && result.is_ok() {
+            self.meters.batches.observe(1);
+        }
         if long {
             RwLockWriteGuard::unlock_fair(contents);
         } else {
@@ -353,6 +361,9 @@ impl Map {
                 Change::Clear { .. } => {}
             }
             contents.history.push(&change);
+            if change.is_expiry() {
+                self.meters.count_expired();
+            }
         }
         contents.counter.last = changes.revision;
         let forgotten = contents.history.close();
@@ -404,6 +415,18 @@ impl Map {
             return Some(Vec::new());
         }
         contents.history.after(revision, STEP)
+    }
+
+    /// See [`super::Store::expiry_lag`].
+    pub(super) fn expiry_lag(&self) -> u64 {
+        let first = self.read().entries.first_deadline();
+        first.map_or(0, |first| {
+            Expiry::now().millis().saturating_sub(first.millis())
+        })
+    }
+
+    pub(super) fn meters(&self) -> &Arc<Meters> {
+        &self.meters
     }
 
     pub(super) fn audience(&self) -> &Audience {

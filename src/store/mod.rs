@@ -23,6 +23,7 @@ mod key;
 mod keyspace;
 mod listing;
 mod map;
+mod meters;
 mod removed;
 mod revision;
 mod sweeper;
@@ -39,6 +40,7 @@ pub use entry::{Entry, Expiry, Kind};
 pub use history::Past;
 pub use key::{Key, KeyError, MAX_KEY_BYTES};
 pub use listing::Listing;
+pub use meters::Meters;
 pub use revision::{Committed, Condition, Revision, Revisions, Unmet, When};
 
 use crate::budget::Budget;
@@ -251,6 +253,21 @@ impl Store {
         self.committer.map().budget()
     }
 
+    /// What the store counts about itself.
+    pub fn meters(&self) -> &Meters {
+        self.committer.map().meters()
+    }
+
+    /// How many writes wait to be committed.
+    pub fn queued(&self) -> usize {
+        self.committer.queued()
+    }
+
+    /// For how many milliseconds the key is overdue that should have been the first to be removed since it has expired; 0 if there is none.
+    pub fn expiry_lag(&self) -> u64 {
+        self.committer.map().expiry_lag()
+    }
+
     /// The worst known problem of the store.
     pub fn problem(&self) -> Option<Problem> {
         self.committer.problem()
@@ -262,7 +279,13 @@ impl Store {
         command: Command,
         done: impl FnOnce(Result<Committed, CommitError>) + Send + 'static,
     ) {
-        self.committer.submit(command, done);
+        let map = Arc::clone(self.committer.map());
+        self.committer.submit(command, move |result| {
+            if let Err(error) = &result {
+                map.meters().count_refused(*error);
+            }
+            done(result);
+        });
     }
 
     /// Makes everything that was submitted durable. Nothing can be submitted any more. Gives up with

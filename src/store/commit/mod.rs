@@ -96,6 +96,14 @@ impl Committer {
         }
     }
 
+    /// How many commands wait to be committed.
+    pub(super) fn queued(&self) -> usize {
+        match &self.way {
+            Way::Memory => 0,
+            Way::Disk(journal) => journal.queued(),
+        }
+    }
+
     /// The problem with the disk, if there is one.
     pub(super) fn problem(&self) -> Option<Problem> {
         match &self.way {

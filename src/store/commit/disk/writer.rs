@@ -81,6 +81,7 @@ impl Writer {
     ) -> Result<(), CommitError> {
         let mut previous = 0;
         loop {
+            self.map.meters().set_log_bytes(self.disk.log.bytes());
             match jobs.recv_timeout(HAND_OVER) {
                 Ok(first) => {
                     let batch = gather(first, jobs, previous);
@@ -160,6 +161,9 @@ impl Writer {
             Err(WriteError::Refused(_)) => return Err(waiting),
             Err(WriteError::Failed(_)) => Err(CommitError::DiskFailed),
         };
+        if durable {
+            self.map.meters().batches.observe(commands.len() as u64);
+        }
         let now = Instant::now();
         if removes {
             self.removed_since.get_or_insert(now);
