@@ -189,6 +189,10 @@ impl Service for Arc<Api> {
         (operation, self.admit_to(found, head))
     }
 
+    fn who(&self, head: Head<'_>) -> Option<String> {
+        self.auth.as_ref()?.name(head)
+    }
+
     fn refuse(&self, head: Head<'_>, fault: Fault) -> Response {
         if route::is_json(head.path()) {
             json::refuse(fault)

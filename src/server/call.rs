@@ -10,11 +10,12 @@ use std::time::{Duration, Instant};
 use tiny_http::Request;
 
 use super::door::{ClientId, Connection, Outgoing};
+use super::id::RequestId;
 use super::request::Head;
 use super::response::{Headers, Response};
 use super::streams::Streams;
 use super::traffic::Operation;
-use super::{Fault, Handler, Shared};
+use super::{Fault, Handler, Service, Shared};
 
 /// Bodies over this size are looked into by a worker of their own, since others would wait for that.
 const LONG: usize = 256 * 1024;
@@ -171,13 +172,21 @@ impl Call {
         if !close && asks {
             self.headers.extend(shared.keep_alive.clone());
         }
-        let mut message = shared.message(head, response, &self.headers, close);
+        let id = RequestId::of(head);
+        let mut message = shared.message(head, response, &self.headers, id, close);
         let (status, took) = (
             message.status,
             self.arrived.elapsed().saturating_sub(self.waited),
         );
         shared.monitor.count_answer(self.operation, status, took);
-        log::debug!("{} {} {status} {took:?}", turn.client(), Line(head));
+        let line = Line {
+            client: turn.client(),
+            head,
+            status,
+            id,
+            service: &*shared.service,
+        };
+        log::debug!("{line} {took:?}");
         if !self.body_read {
             return connection.refuse(request, message, turn);
         }
@@ -306,12 +315,30 @@ impl Upload {
     }
 }
 
-/// A request line for the log. It quotes what the client sent, so that a client cannot write log lines.
-struct Line<'a>(Head<'a>);
+/// A request for the log. It quotes what the client sent, so that a client cannot write log lines.
+struct Line<'a> {
+    client: SocketAddr,
+    head: Head<'a>,
+    status: u16,
+    id: RequestId<'a>,
+    /// Knows whose request it is. Asked only for lines that are written.
+    service: &'a dyn Service,
+}
 
 impl fmt::Display for Line<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let method = self.0.method().as_str().escape_default();
-        write!(f, "{method} {:?}", self.0.path())
+        let (method, path) = (self.head.method().as_str(), self.head.path());
+        write!(
+            f,
+            "{} {} {path:?} {} id={}",
+            self.client,
+            method.escape_default(),
+            self.status,
+            self.id
+        )?;
+        match self.service.who(self.head) {
+            Some(name) => write!(f, " token={name:?}"),
+            None => Ok(()),
+        }
     }
 }

@@ -18,6 +18,7 @@
 mod call;
 mod door;
 mod fault;
+mod id;
 mod lanes;
 mod listener;
 mod message;
@@ -41,6 +42,7 @@ use crossbeam_channel::Receiver;
 pub use call::{Call, Hold, Turn, Upload};
 pub use door::{ClientId, Connection, Door, Outgoing, Payload, Plain, Timeouts};
 pub use fault::Fault;
+pub use id::RequestId;
 pub use listener::{Intake, bind, readable};
 pub use message::Message;
 pub use monitor::{Closing, Ending, Monitor};
@@ -64,6 +66,9 @@ pub trait Service: Send + Sync + 'static {
     /// Looks at the head of a request, before its body is read, and says what is to be done with it, or refuses it. Also says what the
     /// request asks for, so that it is counted as that.
     fn admit(&self, head: Head<'_>) -> (Operation, Result<Admission, Response>);
+
+    /// Whose request it is, for the log: the name of its token.
+    fn who(&self, head: Head<'_>) -> Option<String>;
 
     /// The answer to a request that the server itself cannot let through.
     fn refuse(&self, head: Head<'_>, fault: Fault) -> Response;
@@ -248,14 +253,15 @@ impl Shared {
         head: Head<'_>,
         response: Response,
         headers: &Headers,
+        id: RequestId<'_>,
         close: bool,
     ) -> Message {
         catch_unwind(AssertUnwindSafe(|| {
-            Message::new(head, response, headers, close)
+            Message::new(head, response, headers, id, close)
         }))
         .unwrap_or_else(|_| {
             let failed = self.service.refuse(head, Fault::Internal);
-            Message::new(head, failed, headers, close)
+            Message::new(head, failed, headers, id, close)
         })
     }
 }
@@ -350,6 +356,10 @@ mod tests {
                 })),
             };
             (Operation::UNKNOWN, admitted)
+        }
+
+        fn who(&self, _: Head<'_>) -> Option<String> {
+            None
         }
 
         fn refuse(&self, _: Head<'_>, fault: Fault) -> Response {

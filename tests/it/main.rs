@@ -66,6 +66,7 @@ mod options;
 mod rate_limits;
 mod readiness;
 mod reclaim;
+mod request_ids;
 mod revisions;
 mod run_sh;
 mod shutdown;
