@@ -14,11 +14,12 @@
 //! * [`api`] joins the two: requests become commands, outcomes become responses. There are two APIs over the same keys.
 //! * [`budget`] counts the memory that the data and the bodies under way take. The armour and the store share it. [`machine`] finds out how much
 //!   there is.
+//! * [`metrics`] has what counts without a lock. The server, the armour and the store count with it, and `/metrics` writes it down.
 //! * [`options`] turns the command line into a [`options::Config`] that the rest may trust. [`tokens`], [`rate`], [`origin`] and [`host`] are what
 //!   options, files and the API share about who may do what and how often. [`logging`] writes log lines to stderr, [`memory`] gives
 //!   freed memory back to the system. `main` wires them together.
 //!
-//! `server` uses none of the others. `armour` uses `server`. `store` uses neither. Anybody may use [`budget`] and [`memory`].
+//! `server` uses none of the others. `armour` uses `server`. `store` uses neither. Anybody may use [`budget`], [`metrics`] and [`memory`].
 //!
 //! # A walk
 //!
@@ -69,6 +70,14 @@
 //! 3. `api/watching/mod.rs`: what each of them is sent, and `watcher.rs`: how one that is behind comes up with the others. *What if a client does
 //!    not read?* One text waits for it, and the history forgets where it was.
 //! 4. `api/watching/event.rs`: events in bytes; `copies.rs`: what was there at the beginning. `armour/stream.rs` takes them to the socket.
+//!
+//! **Operating it** needs figures:
+//!
+//! 1. `metrics/cells.rs`: counters in shards. *Why shards?* Two workers that add to the same cache line wait for each other.
+//! 2. `server/monitor.rs`, `server/traffic.rs`: what the server counts, by numbers that the API gives to operations. `store/meters.rs`: what the
+//!    store counts.
+//! 3. `api/operating/mod.rs`: `/livez`, `/readyz` and `/metrics`. `api/operating/metrics.rs` lists all metrics, `process.rs` asks the kernel.
+//! 4. `server/id.rs`: the `X-Request-Id` of an answer and of its line in the log.
 //!
 //! **The armour** adds what hostile and slow clients make necessary. Its page lists each hazard, with the test that shows it. Begin with
 //! `armour/hooks.rs`, the strangest file. Then follow the bytes: `armour/connection/reading.rs`, `armour/inbound.rs`, `armour/head.rs`. Then
