@@ -77,7 +77,8 @@
 //! 2. `server/monitor.rs`, `server/traffic.rs`: what the server counts, by numbers that the API gives to operations. `store/meters.rs`: what the
 //!    store counts.
 //! 3. `api/operating/mod.rs`: `/livez`, `/readyz` and `/metrics`. `api/operating/metrics.rs` lists all metrics, `process.rs` asks the kernel.
-//! 4. `server/id.rs`: the `X-Request-Id` of an answer and of its line in the log.
+//! 4. `server/slow.rs`: where the time of a slow request went.
+//! 5. `server/id.rs`: the `X-Request-Id` of an answer and of its line in the log.
 //!
 //! **The armour** adds what hostile and slow clients make necessary. Its page lists each hazard, with the test that shows it. Begin with
 //! `armour/hooks.rs`, the strangest file. Then follow the bytes: `armour/connection/reading.rs`, `armour/inbound.rs`, `armour/head.rs`. Then

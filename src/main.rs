@@ -159,6 +159,7 @@ fn serve(config: Config) -> Result<(), String> {
         door,
         service: Box::new(api),
         monitor,
+        slow_log: config.slow_log,
         pool: (pool, tasks),
         streams: (rung, hub),
     };

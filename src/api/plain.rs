@@ -112,8 +112,9 @@ fn parse_entry(key: &Key, body: &[u8]) -> Result<Entry, Response> {
 
 /// Submits a write. Once it is committed, the client gets 200 and an empty body, even if there was nothing to delete. `tagged` adds the
 /// tag of what has been written.
-fn write(store: &Store, command: Command, tagged: bool, call: Call) {
-    store.submit(command, move |result| {
+fn write(store: &Store, command: Command, tagged: bool, mut call: Call) {
+    store.submit(command, move |result, disk| {
+        call.note_disk(disk);
         call.answer(match result {
             Ok(Committed {
                 outcome: Outcome::ConditionFailed(failed),

@@ -81,6 +81,10 @@ pub(super) struct Args {
     #[argh(option, default = "String::from(\"info\")", arg_name = "level")]
     pub(super) log_level: String,
 
+    /// log requests that took longer than so many milliseconds, with where the time went
+    #[argh(option, arg_name = "ms")]
+    pub(super) slow_log: Option<String>,
+
     /// file of the tokens that let clients in, on both APIs
     #[argh(option, arg_name = "file")]
     pub(super) auth: Option<PathBuf>,

@@ -13,6 +13,7 @@ use super::door::{ClientId, Connection, Outgoing};
 use super::id::RequestId;
 use super::request::Head;
 use super::response::{Headers, Response};
+use super::slow::Slow;
 use super::streams::Streams;
 use super::traffic::Operation;
 use super::{Fault, Handler, Service, Shared};
@@ -24,6 +25,8 @@ const LONG: usize = 256 * 1024;
 pub struct Turn {
     shared: Arc<Shared>,
     client: ClientId,
+    /// What is logged when its request turns out to be slow.
+    slow: Option<Box<Slow>>,
 }
 
 impl Turn {
@@ -31,6 +34,7 @@ impl Turn {
         Turn {
             shared: Arc::clone(shared),
             client,
+            slow: None,
         }
     }
 
@@ -46,6 +50,9 @@ impl Turn {
 
 impl Drop for Turn {
     fn drop(&mut self) {
+        if let Some(slow) = self.slow.take() {
+            slow.end();
+        }
         if let Some(next) = self.shared.lanes.leave(self.client.connection) {
             let turn = Turn::new(&self.shared, self.client);
             let shared = Arc::clone(&self.shared);
@@ -71,6 +78,10 @@ pub struct Call {
     arrived: Instant,
     /// For how long its body has been waited for.
     waited: Duration,
+    /// When a worker got it, if slow requests are logged.
+    begun: Option<Instant>,
+    /// How long the disk took over it.
+    disk: Duration,
 }
 
 /// Something to be dropped when a request has been answered: memory that is reserved for its body, say.
@@ -90,6 +101,7 @@ impl Call {
         turn: Turn,
         arrived: Instant,
     ) -> Call {
+        let begun = turn.shared.slow.map(|_| Instant::now());
         Call {
             open: Some(Open {
                 request,
@@ -103,6 +115,8 @@ impl Call {
             operation: Operation::UNKNOWN,
             arrived,
             waited: Duration::ZERO,
+            begun,
+            disk: Duration::ZERO,
         }
     }
 
@@ -137,6 +151,11 @@ impl Call {
         self.operation = operation;
     }
 
+    /// Says how long the disk took over it, for the log of slow requests.
+    pub fn note_disk(&mut self, time: Duration) {
+        self.disk = time;
+    }
+
     /// Adds headers to the answer, whichever it is.
     pub(super) fn add_headers(&mut self, headers: Headers) {
         self.headers.extend(headers);
@@ -158,7 +177,7 @@ impl Call {
         let Some(Open {
             request,
             connection,
-            turn,
+            mut turn,
         }) = self.open.take()
         else {
             return;
@@ -174,10 +193,8 @@ impl Call {
         }
         let id = RequestId::of(head);
         let mut message = shared.message(head, response, &self.headers, id, close);
-        let (status, took) = (
-            message.status,
-            self.arrived.elapsed().saturating_sub(self.waited),
-        );
+        let (status, answered) = (message.status, Instant::now());
+        let took = (answered - self.arrived).saturating_sub(self.waited);
         shared.monitor.count_answer(self.operation, status, took);
         let line = Line {
             client: turn.client(),
@@ -187,6 +204,19 @@ impl Call {
             service: &*shared.service,
         };
         log::debug!("{line} {took:?}");
+        let slow = shared.slow.zip(self.begun).map(|(from, begun)| {
+            Box::new(Slow {
+                line: line.to_string(),
+                from,
+                arrived: self.arrived,
+                begun,
+                answered,
+                body: self.waited,
+                disk: self.disk,
+            })
+        });
+        // A stream takes as long as the client likes.
+        turn.slow = slow.filter(|_| !message.is_endless());
         if !self.body_read {
             return connection.refuse(request, message, turn);
         }

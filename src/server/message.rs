@@ -152,6 +152,11 @@ impl Message {
         message
     }
 
+    /// Whether it has no end.
+    pub(super) fn is_endless(&self) -> bool {
+        matches!(self.rest, Rest::Endless(_))
+    }
+
     /// Takes the subscription of one without an end. What is left is its head.
     pub(super) fn take_subscription(&mut self) -> Option<Box<dyn Subscription>> {
         match mem::replace(&mut self.rest, Rest::Nothing) {

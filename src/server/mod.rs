@@ -26,6 +26,7 @@ mod monitor;
 mod pool;
 mod request;
 mod response;
+mod slow;
 mod streams;
 mod traffic;
 
@@ -111,6 +112,8 @@ pub(crate) struct Shared {
     monitor: Arc<Monitor>,
     pool: Pool,
     streams: Streams,
+    /// Requests that take so long are logged.
+    slow: Option<Duration>,
     /// What clients are told that ask for the connection to stay open.
     keep_alive: Option<(&'static str, Cow<'static, str>)>,
 }
@@ -133,6 +136,8 @@ pub struct Parts {
     pub service: Box<dyn Service>,
     /// Counts what the server does.
     pub monitor: Arc<Monitor>,
+    /// Requests that take so long are logged; `None` for none.
+    pub slow_log: Option<Duration>,
     /// Both ends of the pool's queues.
     pub pool: (Pool, Tasks),
     /// What is rung when there is something for the streams, and who says what that is.
@@ -152,6 +157,7 @@ impl Server {
             monitor: parts.monitor,
             pool,
             streams,
+            slow: parts.slow_log,
             keep_alive: parts.door.idle_timeout().map(keep_alive),
         });
         pool::start(parts.workers, &tasks, &shared)?;
@@ -392,6 +398,7 @@ mod tests {
             workers: 1,
             door: Arc::new(Plain),
             service: Box::new(Troublesome(pool.clone())),
+            slow_log: None,
             pool: (pool, tasks),
             streams: (never(), Arc::new(Silent)),
             monitor: Arc::default(),

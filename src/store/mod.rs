@@ -32,6 +32,7 @@ use std::fmt;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use change::{Cause, Change};
 pub use command::{Command, MAX_OPERATIONS, Operation, Outcome};
@@ -273,18 +274,19 @@ impl Store {
         self.committer.problem()
     }
 
-    /// Commits a write and calls `done` with the result: at once in memory, later and on another thread with a disk. Never waits.
+    /// Commits a write and calls `done` with the result, and how long the disk took: at once in memory, later and on another thread with a
+    /// disk. Never waits.
     pub fn submit(
         &self,
         command: Command,
-        done: impl FnOnce(Result<Committed, CommitError>) + Send + 'static,
+        done: impl FnOnce(Result<Committed, CommitError>, Duration) + Send + 'static,
     ) {
         let map = Arc::clone(self.committer.map());
-        self.committer.submit(command, move |result| {
+        self.committer.submit(command, move |result, disk| {
             if let Err(error) = &result {
                 map.meters().count_refused(*error);
             }
-            done(result);
+            done(result, disk);
         });
     }
 

@@ -72,6 +72,7 @@ mod run_sh;
 mod shutdown;
 mod signals;
 mod slow_disk;
+mod slow_log;
 mod snapshots;
 mod soak;
 mod token_files;

@@ -286,7 +286,7 @@ impl Journal {
         };
         drop(queue);
         if let Some(job) = refused {
-            (job.done)(Err(CommitError::Unavailable));
+            (job.done)(Err(CommitError::Unavailable), Duration::ZERO);
         }
     }
 

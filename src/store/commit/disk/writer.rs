@@ -145,10 +145,12 @@ impl Writer {
         let durable = commands.iter().any(|it| !matches!(it, Command::Sweep));
         let removes = changes.remove();
         self.under_way.begin(waiting);
+        let (began, mut disk) = (Instant::now(), Duration::ZERO);
         let written = if changes.list.is_empty() {
             Ok(())
         } else {
             let appended = self.note(|disk| disk.log.append(&changes, durable));
+            disk = began.elapsed();
             appended.map(|()| {
                 if let Err(late) = self.map.apply(changes) {
                     self.decide_again(late, commands, &mut results);
@@ -174,6 +176,7 @@ impl Writer {
         let reply = |(done, outcome)| Reply {
             done,
             result: result.and(outcome),
+            disk,
         };
         Ok(waiting.into_iter().zip(results).map(reply).collect())
     }
