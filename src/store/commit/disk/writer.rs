@@ -163,7 +163,7 @@ impl Writer {
             Err(WriteError::Refused(_)) => return Err(waiting),
             Err(WriteError::Failed(_)) => Err(CommitError::DiskFailed),
         };
-        if durable {
+        if durable && result.is_ok() {
             self.map.meters().batches.observe(commands.len() as u64);
         }
         let now = Instant::now();
