@@ -15,11 +15,13 @@
 //! * [`budget`] counts the memory that the data and the bodies under way take. The armour and the store share it. [`machine`] finds out how much
 //!   there is.
 //! * [`dump`] is the format of exports: it reads them, and makes a store of one.
+//! * [`metrics`] has what counts without a lock. The server, the armour and the store count with it, and `/metrics` writes it down.
 //! * [`options`] turns the command line into a [`options::Config`] that the rest may trust. [`tokens`], [`rate`], [`origin`] and [`host`] are what
 //!   options, files and the API share about who may do what and how often. [`logging`] writes log lines to stderr, [`memory`] gives
 //!   freed memory back to the system. `main` wires them together.
 //!
-//! `server` uses none of the others. `armour` uses `server`. `store` uses neither. `dump` uses `store`. Anybody may use [`budget`] and [`memory`].
+//! `server` uses none of the others. `armour` uses `server`. `store` uses neither. `dump` uses `store`. Anybody may use [`budget`], [`metrics`] and
+//! [`memory`].
 //!
 //! # A walk
 //!
@@ -79,6 +81,15 @@
 //!    `api/json/import.rs` has committed what `dump/reader.rs` made of the last piece. *What slows a fast client down?* Its own socket.
 //! 3. `dump/restore.rs`: the same without a server, into a directory that has no store until all of it is there.
 //!
+//! **Operating it** needs figures:
+//!
+//! 1. `metrics/cells.rs`: counters in shards. *Why shards?* Two workers that add to the same cache line wait for each other.
+//! 2. `server/monitor.rs`, `server/traffic.rs`: what the server counts, by numbers that the API gives to operations. `store/meters.rs`: what the
+//!    store counts.
+//! 3. `api/operating/mod.rs`: `/livez`, `/readyz` and `/metrics`. `api/operating/metrics.rs` lists all metrics, `process.rs` asks the kernel.
+//! 4. `server/slow.rs`: where the time of a slow request went.
+//! 5. `server/id.rs`: the `X-Request-Id` of an answer and of its line in the log.
+//!
 //! **The armour** adds what hostile and slow clients make necessary. Its page lists each hazard, with the test that shows it. Begin with
 //! `armour/hooks.rs`, the strangest file. Then follow the bytes: `armour/connection/reading.rs`, `armour/inbound.rs`, `armour/head.rs`. Then
 //! the answer: `armour/connection/serving.rs`, `armour/transfer.rs`. Last, `armour/accept.rs`. *Who may wait for a client?* tiny_http's threads
@@ -99,6 +110,7 @@ pub mod host;
 pub mod logging;
 pub mod machine;
 pub mod memory;
+pub mod metrics;
 mod nesting;
 pub mod options;
 pub mod origin;

@@ -126,7 +126,8 @@ fn serve(config: Config) -> Result<(), String> {
     let budget = Arc::new(budget);
     let (door, connections) = door(&config, &monitor, &budget)?;
     let watchers = watchers(&config, connections);
-    let connections = match connections {
+    let max_connections = connections;
+    let connections = match max_connections {
         Some(most) => format!("{most} connections"),
         None => "any number of connections, since it is built without armour".to_owned(),
     };
@@ -159,7 +160,11 @@ fn serve(config: Config) -> Result<(), String> {
         },
         workers: config.workers,
         started: Instant::now(),
+        on_disk: config.working_dir.is_some(),
+        max_connections,
+        metrics_open: config.metrics_open,
         monitor: Arc::clone(&monitor),
+        pool: pool.clone(),
     };
     let no_thread = |error: io::Error| format!("cannot start a thread: {error}");
     let (bell, rung) = Bell::new();
@@ -179,6 +184,7 @@ fn serve(config: Config) -> Result<(), String> {
         door,
         service: Box::new(api),
         monitor,
+        slow_log: config.slow_log,
         pool: (pool, tasks),
         streams: (rung, hub),
     };

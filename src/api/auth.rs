@@ -103,6 +103,13 @@ impl Auth {
         })
     }
 
+    /// The name of the token in a request; `None` without a known token.
+    pub(super) fn name(&self, head: Head<'_>) -> Option<String> {
+        let tokens = self.tokens();
+        let token = tokens.find(credential(head)?.as_bytes())?;
+        Some(token.name.clone())
+    }
+
     /// The tokens that are let in now.
     pub(super) fn tokens(&self) -> Arc<Tokens> {
         Arc::clone(&self.tokens.read().unwrap_or_else(PoisonError::into_inner))

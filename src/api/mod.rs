@@ -9,7 +9,9 @@ mod cors;
 mod hosts;
 mod json;
 mod limiter;
+mod operating;
 mod plain;
+mod refusals;
 mod route;
 mod token_file;
 mod watching;
@@ -23,7 +25,7 @@ use percent_encoding::percent_decode_str;
 use crate::host::Host;
 use crate::origin::Origin;
 use crate::rate::Rate;
-use crate::server::{Admission, Fault, Head, Headers, Monitor, Response, Service};
+use crate::server::{Admission, Fault, Head, Headers, Monitor, Operation, Pool, Response, Service};
 use crate::store::{Key, KeyError, Store};
 
 pub use auth::Auth;
@@ -33,7 +35,9 @@ use auth::{Access, Denied};
 use cors::Cors;
 use hosts::Hosts;
 use limiter::{Client, Limiters, TooMany};
-use route::Endpoint;
+use refusals::Refusal;
+use refusals::Refusals;
+use route::{Endpoint, Miss};
 
 /// Seconds after which a client may retry a 503. By then the server may have been restarted, or slow clients may have been closed.
 const RETRY_AFTER: &str = "5";
@@ -50,6 +54,7 @@ pub struct Api {
     hub: Arc<Hub>,
     exports: json::Exports,
     about: About,
+    refusals: Refusals,
 }
 
 /// Upper limits for requests.
@@ -82,8 +87,16 @@ pub struct About {
     pub workers: usize,
     /// When the server was started.
     pub started: Instant,
+    /// Whether data is kept on disk.
+    pub on_disk: bool,
+    /// How many connections may be open, where there is a limit.
+    pub max_connections: Option<usize>,
+    /// Whether everybody may read the metrics.
+    pub metrics_open: bool,
     /// The server's counters.
     pub monitor: Arc<Monitor>,
+    /// The server's queue.
+    pub pool: Pool,
 }
 
 impl Api {
@@ -110,6 +123,24 @@ impl Api {
             limiters: Limiters::default(),
             cors: Cors::new(admitted.origins),
             about,
+            refusals: Refusals::default(),
+        }
+    }
+
+    /// Why no client should be sent here, in words.
+    fn unready(&self) -> Option<String> {
+        let draining = self.about.monitor.is_draining();
+        match self.store.problem() {
+            Some(problem) => Some(problem.to_string()),
+            None => draining.then(|| "the server is about to stop".to_owned()),
+        }
+    }
+
+    fn denied(&self, endpoint: Endpoint, denied: Denied) -> Response {
+        self.refusals.count((&denied).into());
+        match endpoint {
+            Endpoint::Json(_) => json::deny(denied),
+            Endpoint::Plain(_) | Endpoint::Operating(_) => plain::deny(denied),
         }
     }
 
@@ -151,34 +182,17 @@ impl Service for Arc<Api> {
         self.cors.headers(head)
     }
 
-    fn admit(&self, head: Head<'_>) -> Result<Admission, Response> {
-        if !self.hosts.allow(head) {
-            return Err(match route::is_json(head.path()) {
-                true => json::deny(Denied::UnknownHost),
-                false => plain::deny(Denied::UnknownHost),
-            });
-        }
-        let (endpoint, key) = route::find(head.method(), head.path()).map_err(|miss| {
-            let preflight = self.cors.preflight(head, &miss);
-            preflight.unwrap_or_else(|| match route::is_json(head.path()) {
-                true => json::miss(miss),
-                false => plain::miss(miss),
-            })
-        })?;
-        let mut headers = Headers::new();
-        let let_in = self.let_in(head, endpoint.access(), &mut headers);
-        let admitted = match endpoint {
-            Endpoint::Plain(endpoint) => let_in
-                .map_err(plain::deny)
-                .and_then(|()| plain::admit(self, endpoint, key, head)),
-            Endpoint::Json(endpoint) => let_in
-                .map_err(json::deny)
-                .and_then(|()| json::admit(self, endpoint, key, head)),
+    fn admit(&self, head: Head<'_>) -> (Operation, Result<Admission, Response>) {
+        let found = route::find(head.method(), head.path());
+        let operation = match &found {
+            Ok((endpoint, _)) => endpoint.operation(),
+            Err(_) => Operation::UNKNOWN,
         };
-        match admitted {
-            Ok(admission) => Ok(admission.with_headers(headers)),
-            Err(response) => Err(response.with_headers(headers)),
-        }
+        (operation, self.admit_to(found, head))
+    }
+
+    fn who(&self, head: Head<'_>) -> Option<String> {
+        self.auth.as_ref()?.name(head)
     }
 
     fn refuse(&self, head: Head<'_>, fault: Fault) -> Response {
@@ -190,13 +204,56 @@ impl Service for Arc<Api> {
     }
 }
 
-impl Endpoint {
+impl Api {
+    /// Looks at a request for an endpoint with a key, or for none.
+    fn admit_to(
+        self: &Arc<Self>,
+        found: Result<(Endpoint, &str), Miss>,
+        head: Head<'_>,
+    ) -> Result<Admission, Response> {
+        if !self.hosts.allow(head) {
+            self.refusals.count(Refusal::UnknownHost);
+            return Err(match route::is_json(head.path()) {
+                true => json::deny(Denied::UnknownHost),
+                false => plain::deny(Denied::UnknownHost),
+            });
+        }
+        let (endpoint, key) = found.map_err(|miss| {
+            let preflight = self.cors.preflight(head, &miss);
+            preflight.unwrap_or_else(|| match route::is_json(head.path()) {
+                true => json::miss(miss),
+                false => plain::miss(miss),
+            })
+        })?;
+        let mut headers = Headers::new();
+        let let_in = self.let_in(head, self.access_to(endpoint), &mut headers);
+        let let_in = let_in.map_err(|denied| self.denied(endpoint, denied));
+        let admitted = match endpoint {
+            Endpoint::Plain(endpoint) => {
+                let_in.and_then(|()| plain::admit(self, endpoint, key, head))
+            }
+            Endpoint::Json(endpoint) => {
+                let_in.and_then(|()| json::admit(self, endpoint, key, head))
+            }
+            Endpoint::Operating(endpoint) => let_in.map(|()| operating::admit(self, endpoint)),
+        };
+        match admitted {
+            Ok(admission) => Ok(admission.with_headers(headers)),
+            Err(response) => Err(response.with_headers(headers)),
+        }
+    }
+
     /// What a request to this endpoint needs.
-    fn access(self) -> Access {
+    fn access_to(&self, endpoint: Endpoint) -> Access {
         use json::Endpoint as J;
+        use operating::Endpoint as O;
         use plain::Endpoint as P;
-        match self {
-            Endpoint::Json(J::Health) => Access::Unlimited,
+        match endpoint {
+            Endpoint::Json(J::Health) | Endpoint::Operating(O::Live | O::Ready) => {
+                Access::Unlimited
+            }
+            Endpoint::Operating(O::Metrics) if self.about.metrics_open => Access::Open,
+            Endpoint::Operating(O::Metrics) => Access::Read,
             Endpoint::Json(J::OpenApi) => Access::Open,
             Endpoint::Plain(P::Get)
             | Endpoint::Json(

@@ -112,8 +112,9 @@ fn parse_entry(key: &Key, body: &[u8]) -> Result<Entry, Response> {
 
 /// Submits a write. Once it is committed, the client gets 200 and an empty body, even if there was nothing to delete. `tagged` adds the
 /// tag of what has been written.
-fn write(store: &Store, command: Command, tagged: bool, call: Call) {
-    store.submit(command, move |result| {
+fn write(store: &Store, command: Command, tagged: bool, mut call: Call) {
+    store.submit(command, move |result, disk| {
+        call.note_disk(disk);
         call.answer(match result {
             Ok(Committed {
                 outcome: Outcome::ConditionFailed(failed),
@@ -164,6 +165,6 @@ pub(super) fn refuse(fault: Fault) -> Response {
 }
 
 /// A line of text. All answers but values are lines.
-fn line(status: u16, text: &str) -> Response {
+pub(super) fn line(status: u16, text: &str) -> Response {
     Response::new(status, TEXT, Body::Owned(format!("{text}\n").into_bytes()))
 }

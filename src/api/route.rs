@@ -1,13 +1,84 @@
 //! The table of paths and methods of both APIs. 404, 405 and `Allow` follow from it.
 
-use super::{json, plain};
-use crate::server::Method;
+use super::{json, operating, plain};
+use crate::server::{Method, Operation};
 
 /// An endpoint of one of the APIs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Endpoint {
     Plain(plain::Endpoint),
     Json(json::Endpoint),
+    Operating(operating::Endpoint),
+}
+
+impl Endpoint {
+    /// What requests to it are counted as.
+    pub(super) fn operation(self) -> Operation {
+        Operation::new(match self {
+            Endpoint::Operating(endpoint) => 1 + endpoint as usize,
+            Endpoint::Plain(endpoint) => 8 + endpoint as usize,
+            Endpoint::Json(endpoint) => 16 + endpoint as usize,
+        })
+    }
+
+    /// The labels of metrics about it: which API, and which of its operations.
+    fn labels(self) -> (&'static str, &'static str) {
+        use json::Endpoint as J;
+        use operating::Endpoint as O;
+        use plain::Endpoint as P;
+        match self {
+            Endpoint::Operating(endpoint) => (
+                "operating",
+                match endpoint {
+                    O::Live => "livez",
+                    O::Ready => "readyz",
+                    O::Metrics => "metrics",
+                },
+            ),
+            Endpoint::Plain(endpoint) => (
+                "plain",
+                match endpoint {
+                    P::Get => "get",
+                    P::Put => "put",
+                    P::Delete => "delete",
+                    P::Clear => "clear",
+                },
+            ),
+            Endpoint::Json(endpoint) => (
+                "json",
+                match endpoint {
+                    J::Get => "get",
+                    J::Put => "put",
+                    J::Delete => "delete",
+                    J::Touch => "touch",
+                    J::Ttl => "ttl",
+                    J::List => "list",
+                    J::DeletePrefix => "delete_prefix",
+                    J::BulkPut => "bulk",
+                    J::BulkGet => "bulk_get",
+                    J::BulkDelete => "bulk_delete",
+                    J::BulkTouch => "bulk_touch",
+                    J::Export => "export",
+                    J::Import => "import",
+                    J::Watch => "watch",
+                    J::Health => "health",
+                    J::Status => "status",
+                    J::OpenApi => "openapi",
+                },
+            ),
+        }
+    }
+}
+
+/// What requests are counted as, each with its labels. First what has no endpoint, or was refused before anybody looked for one.
+pub(super) fn operations() -> Vec<(Operation, &'static str, &'static str)> {
+    let endpoints = ROUTES.iter().flat_map(|route| route.endpoints);
+    let operations = endpoints.map(|(_, endpoint)| {
+        let (api, name) = endpoint.labels();
+        (endpoint.operation(), api, name)
+    });
+    let none = (Operation::UNKNOWN, "none", "none");
+    [none].into_iter().chain(operations).collect()
 }
 
 /// A path, and the endpoint of each of its methods. HEAD leads to the endpoint of GET.
@@ -28,10 +99,11 @@ enum Path {
 
 /// A path may fit two routes: `/api/v1/kv/bulk` is an endpoint and also the key `bulk`. The first route that has the method wins.
 const ROUTES: &[Route] = {
-    use Endpoint::{Json, Plain};
+    use Endpoint::{Json, Operating, Plain};
     use Method::{Delete, Get, Post, Put};
     use Path::{Exact, KeyBetween, KeyIsRest};
     use json::Endpoint as J;
+    use operating::Endpoint as O;
     use plain::Endpoint as P;
     &[
         Route {
@@ -105,6 +177,18 @@ const ROUTES: &[Route] = {
         Route {
             path: Exact("/api/v1/openapi.json"),
             endpoints: &[(Get, Json(J::OpenApi))],
+        },
+        Route {
+            path: Exact("/livez"),
+            endpoints: &[(Get, Operating(O::Live))],
+        },
+        Route {
+            path: Exact("/readyz"),
+            endpoints: &[(Get, Operating(O::Ready))],
+        },
+        Route {
+            path: Exact("/metrics"),
+            endpoints: &[(Get, Operating(O::Metrics))],
         },
     ]
 };
@@ -212,6 +296,17 @@ mod tests {
             (Method::Get, "/api/v1/kv/bulk/ttl", Json(J::Ttl), "bulk"),
         ] {
             assert_eq!(find(&method, path), Ok((endpoint, key)), "{method} {path}");
+        }
+    }
+
+    #[test]
+    fn each_endpoint_is_counted_by_itself() {
+        let operations = operations();
+        for (at, one) in operations.iter().enumerate() {
+            for other in &operations[..at] {
+                assert_ne!(one.0, other.0);
+                assert_ne!((one.1, one.2), (other.1, other.2));
+            }
         }
     }
 

@@ -29,7 +29,7 @@ use super::inbound::Sending;
 use super::socket::cookie;
 use super::table::Table;
 use super::transfer::Transfers;
-use crate::server::{Monitor, readable};
+use crate::server::{Closing, Monitor, readable};
 
 /// Pause between retries after `EMFILE` or at the connection limit.
 const RETRY: Duration = Duration::from_millis(20);
@@ -95,7 +95,7 @@ impl Gate {
         let mut newcomers = self.newcomers();
         for newcomer in newcomers.waiting.drain(..) {
             if !newcomer.is_attended() {
-                newcomer.shut_down();
+                newcomer.shut_down(Closing::Lost);
             }
             // tiny_http may have dropped it without a word.
             if newcomer.hold().is_none() {
@@ -181,7 +181,7 @@ impl Gate {
         let mut idle = self.table.select(idle_for);
         idle.sort_by_key(|(_, idle_for)| Reverse(*idle_for));
         for (connection, _) in idle.iter().take((self.max_connections / EVICTED).max(1)) {
-            connection.shut_down_if_idle();
+            connection.shut_down_if_idle(Closing::Evicted);
         }
     }
 
@@ -222,7 +222,7 @@ impl Newcomers {
         self.waiting.retain(|newcomer| {
             let age = newcomer.accepted.elapsed();
             if age >= LOST && !newcomer.is_attended() {
-                newcomer.shut_down();
+                newcomer.shut_down(Closing::Lost);
             }
             forgotten += usize::from(age >= FORGOTTEN && !newcomer.is_attended());
             !newcomer.is_attended() && age < LOST

@@ -6,7 +6,7 @@
 use std::net::SocketAddr;
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::hooks::borrow;
@@ -15,6 +15,7 @@ use super::socket::{self, DirectWriter, Held};
 use super::transfer::Transfers;
 use super::waiting::{AHEAD, AHEAD_BYTES};
 use crate::memory;
+use crate::server::Closing;
 
 /// How long a client may send on after its last answer: the rest of a refused body, say, while it reads why it was refused.
 const FAREWELL: Duration = Duration::from_secs(5);
@@ -41,6 +42,8 @@ pub(super) struct Connection {
     attended: AtomicBool,
     /// Whether all reads from it return the end of the stream. Changed under the lock.
     ended: AtomicBool,
+    /// Why we have closed it, if we have.
+    closing: OnceLock<Closing>,
     /// Held for as long as it takes to look at some bytes. No other lock is taken under it.
     progress: Mutex<Progress>,
     /// Notified when tiny_http's thread, which is held back, may go on.
@@ -102,6 +105,7 @@ impl Connection {
             accepted: now,
             attended: AtomicBool::new(false),
             ended: AtomicBool::new(false),
+            closing: OnceLock::new(),
             progress: Mutex::new(Progress {
                 inbound: Inbound::new(cookie, &transfers.budget),
                 answered: 0,
@@ -196,8 +200,9 @@ impl Connection {
         DirectWriter::new(borrow(self.fd))
     }
 
-    /// Closes the connection: tiny_http's thread reads the end of the stream, and lets go of it.
-    pub(super) fn shut_down(&self) {
+    /// Closes the connection: tiny_http's thread reads the end of the stream, and lets go of it. The first reason counts.
+    pub(super) fn shut_down(&self, closing: Closing) {
+        let _ = self.closing.set(closing);
         self.void(&mut self.lock());
         if let Some(held) = self.hold() {
             held.shut_down();
@@ -205,7 +210,7 @@ impl Connection {
     }
 
     /// The same, unless the client has begun a request meanwhile: its bytes may be unread, or just have been read.
-    pub(super) fn shut_down_if_idle(&self) {
+    pub(super) fn shut_down_if_idle(&self, closing: Closing) {
         if socket::has_unread(self.fd) {
             return;
         }
@@ -214,9 +219,15 @@ impl Connection {
             return;
         }
         // Under the lock: what is read from now on was sent to a connection that was closing.
+        let _ = self.closing.set(closing);
         self.void(&mut progress);
         drop(progress);
-        self.shut_down();
+        self.shut_down(closing);
+    }
+
+    /// Why it has been closed.
+    pub(super) fn closing(&self) -> Closing {
+        self.closing.get().copied().unwrap_or(Closing::Ended)
     }
 
     pub(super) fn transfers(&self) -> &Arc<Transfers> {

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use super::accept::Gate;
 use super::inbound::Sending;
+use crate::server::Closing;
 
 /// Pause between two looks.
 const LOOK: Duration = Duration::from_millis(250);
@@ -34,9 +35,9 @@ fn close_overdue(gate: &Gate, idle: Duration) {
     });
     for (connection, ()) in overdue {
         log::debug!("{}: closing: idle", connection.client);
-        connection.shut_down_if_idle();
+        connection.shut_down_if_idle(Closing::Idle);
     }
     for (connection, ()) in gate.table.select(|it| it.lingers().then_some(())) {
-        connection.shut_down();
+        connection.shut_down(Closing::Lingering);
     }
 }

@@ -68,7 +68,7 @@ use inbound::Sending;
 use transfer::Transfers;
 
 use crate::budget::Budget;
-use crate::server::{Connection, Door, Intake, Monitor, Plain, Timeouts};
+use crate::server::{Closing, Connection, Door, Intake, Monitor, Plain, Timeouts};
 
 /// How long a connection must have been silent to be closed when the server drains: time enough for a request that has just been sent
 /// to come out of the socket.
@@ -135,9 +135,9 @@ impl Door for Armour {
         });
         for (connection, silent) in idle {
             if !connection.is_attended() && silent >= UNATTENDED {
-                connection.shut_down();
+                connection.shut_down(Closing::Drained);
             } else {
-                connection.shut_down_if_idle();
+                connection.shut_down_if_idle(Closing::Drained);
             }
         }
         self.gate.table.len() == 0

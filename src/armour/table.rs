@@ -24,13 +24,16 @@ impl Table {
     pub(super) fn insert(&self, connection: &Arc<Connection>) {
         let mut connections = self.lock();
         connections.insert(connection.cookie, Arc::clone(connection));
+        self.monitor.count_accepted();
         self.monitor.set_open(connections.len());
     }
 
     /// Forgets a connection that tiny_http is done with.
     pub(super) fn remove(&self, connection: &Connection) {
         let mut connections = self.lock();
-        connections.remove(&connection.cookie);
+        if connections.remove(&connection.cookie).is_some() {
+            self.monitor.count_closed(connection.closing());
+        }
         self.monitor.set_open(connections.len());
     }
 

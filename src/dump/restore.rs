@@ -213,7 +213,7 @@ impl Commits<'_> {
             self.wait_for(UNDER_WAY - 1)?;
             self.under_way += 1;
             let results = self.sender.clone();
-            self.store.submit(command, move |result| {
+            self.store.submit(command, move |result, _| {
                 let _ = results.send(result.map(drop)); // fails once an earlier one has failed
             });
         }

@@ -81,6 +81,10 @@ pub(super) struct Args {
     #[argh(option, default = "String::from(\"info\")", arg_name = "level")]
     pub(super) log_level: String,
 
+    /// log requests that took longer than so many milliseconds, with where the time went
+    #[argh(option, arg_name = "ms")]
+    pub(super) slow_log: Option<String>,
+
     /// file of the tokens that let clients in, on both APIs
     #[argh(option, arg_name = "file")]
     pub(super) auth: Option<PathBuf>,
@@ -92,6 +96,10 @@ pub(super) struct Args {
     /// requests a second (N/s) or a minute (N/m) of one token, or without --auth of one address
     #[argh(option, arg_name = "rate")]
     pub(super) rate_limit: Option<String>,
+
+    /// let everybody read /metrics, also without a token
+    #[argh(switch)]
+    pub(super) metrics_open: bool,
 
     /// origin of web pages that may use the APIs, or * for any; can be given several times
     #[argh(option, arg_name = "origin")]

@@ -92,10 +92,14 @@ pub struct Config {
     pub auth: Option<PathBuf>,
     /// How often one client may ask.
     pub rate_limit: Option<Rate>,
+    /// Whether everybody may read the metrics, also without a token.
+    pub metrics_open: bool,
     /// The origins of web pages that may use the APIs.
     pub cors_origins: Vec<Origin>,
     /// The hosts that requests may name where there are no tokens, besides the usual ones.
     pub allowed_hosts: Vec<Host>,
+    /// Requests that take so long are logged.
+    pub slow_log: Option<Duration>,
     /// The least severe log lines that are written.
     pub log_level: LevelFilter,
     /// Options that have no effect, or another one than the user may expect: a line of the log each.
@@ -152,6 +156,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation
         address: SocketAddr::new(host, port),
         working_dir,
         auth: args.auth,
+        metrics_open: args.metrics_open,
         durability: args
             .durability
             .map_or(Ok(Durability::Sync), |mode| durability(&mode))?,
@@ -197,6 +202,10 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation
             .iter()
             .map(|host| parsed("--allow-host", host))
             .collect::<Result<_, _>>()?,
+        slow_log: args.slow_log.map_or(Ok(None), |text| {
+            number("--slow-log", &text, 0..=MAX_SECONDS * 1000)
+                .map(|millis| Some(Duration::from_millis(millis)))
+        })?,
         log_level: args.log_level.parse().map_err(|_| {
             format!(
                 "--log-level {:?}: expected off, error, warn, info, debug or trace",

@@ -20,6 +20,8 @@ fn without_options_the_defaults_of_the_contract_hold() {
     assert_eq!(config.max_value_bytes, 10_485_760);
     assert_eq!(config.max_batch, 500);
     assert_eq!(config.log_level, LevelFilter::Info);
+    assert_eq!(config.slow_log, None);
+    assert!(!config.metrics_open);
 }
 
 #[test]
@@ -60,9 +62,13 @@ fn every_option_takes_both_forms() {
         "--head-timeout=2",
         "--transfer-timeout=86400",
         "--min-rate=0",
+        "--slow-log=250",
+        "--metrics-open",
     ];
     let config = config(&rest).unwrap();
     assert_eq!(config.max_connections, Some(10));
+    assert_eq!(config.slow_log, Some(Duration::from_millis(250)));
+    assert!(config.metrics_open);
     assert_eq!(config.durability, Durability::Os);
     assert_eq!(config.max_value_bytes, 5);
     let timeouts = Timeouts {
@@ -101,6 +107,8 @@ fn a_mistake_is_answered_by_one_line_that_names_it() {
         (&["--max-memory=99999999999GiB"], "99999999999GiB"),
         (&["--max-memory", "MiB"], "512MiB"),
         (&["--max-value-bytes", "1.5"], "--max-value-bytes \"1.5\""),
+        (&["--slow-log=-1"], "--slow-log \"-1\""),
+        (&["--slow-log", "1s"], "--slow-log \"1s\""),
         (&["--max-batch", "0"], "--max-batch \"0\""),
         (&["--log-level", "loud"], "--log-level \"loud\""),
         (&["--durability", "disk"], "--durability \"disk\""),

@@ -5,22 +5,26 @@ use std::io::Read;
 use std::mem;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use log::Level;
 use tiny_http::Request;
 
 use super::door::{ClientId, Connection, Outgoing};
+use super::id::RequestId;
 use super::pool::Pool;
 use super::request::Head;
 use super::response::{Headers, Response};
+use super::slow::Slow;
 use super::streams::Streams;
-use super::{Fault, Shared};
+use super::traffic::Operation;
+use super::{Fault, Service, Shared};
 
 /// A connection's turn, held by the request under way. When it is dropped, the next request of the connection is up.
 pub struct Turn {
     shared: Arc<Shared>,
     client: ClientId,
+    /// What is logged when its request turns out to be slow.
+    slow: Option<Box<Slow>>,
 }
 
 impl Turn {
@@ -28,6 +32,7 @@ impl Turn {
         Turn {
             shared: Arc::clone(shared),
             client,
+            slow: None,
         }
     }
 
@@ -43,6 +48,9 @@ impl Turn {
 
 impl Drop for Turn {
     fn drop(&mut self) {
+        if let Some(slow) = self.slow.take() {
+            slow.end();
+        }
         if let Some(next) = self.shared.lanes.leave(self.client.connection) {
             let turn = Turn::new(&self.shared, self.client);
             let shared = Arc::clone(&self.shared);
@@ -63,8 +71,15 @@ pub struct Call {
     hold: Option<Hold>,
     /// Headers of the answer, whichever it is.
     headers: Headers,
-    /// When a worker got it, if that is going to be logged.
-    received: Option<Instant>,
+    operation: Operation,
+    /// When its head had been read.
+    arrived: Instant,
+    /// For how long its body has been waited for.
+    pub(super) waited: Duration,
+    /// When a worker got it, if slow requests are logged.
+    begun: Option<Instant>,
+    /// How long the disk took over it.
+    disk: Duration,
 }
 
 /// Something to be dropped when a request has been answered: memory that is reserved for its body, say.
@@ -93,7 +108,13 @@ impl Open {
 }
 
 impl Call {
-    pub(super) fn new(request: Request, connection: Arc<dyn Connection>, turn: Turn) -> Call {
+    pub(super) fn new(
+        request: Request,
+        connection: Arc<dyn Connection>,
+        turn: Turn,
+        arrived: Instant,
+    ) -> Call {
+        let begun = turn.shared.slow.map(|_| Instant::now());
         Call {
             open: Some(Open {
                 request,
@@ -104,7 +125,11 @@ impl Call {
             body: Vec::new(),
             hold: None,
             headers: Headers::new(),
-            received: log::log_enabled!(Level::Debug).then(Instant::now),
+            operation: Operation::UNKNOWN,
+            arrived,
+            waited: Duration::ZERO,
+            begun,
+            disk: Duration::ZERO,
         }
     }
 
@@ -140,6 +165,15 @@ impl Call {
         self.body_read = true;
     }
 
+    pub(super) fn set_operation(&mut self, operation: Operation) {
+        self.operation = operation;
+    }
+
+    /// Says how long the disk took over it, for the log of slow requests.
+    pub fn note_disk(&mut self, time: Duration) {
+        self.disk = time;
+    }
+
     /// Adds headers to the answer, whichever it is.
     pub(super) fn add_headers(&mut self, headers: Headers) {
         self.headers.extend(headers);
@@ -151,7 +185,9 @@ impl Call {
     }
 
     pub(super) fn refuse(self, fault: Fault) {
-        let response = self.open().turn.shared.service.refuse(self.head(), fault);
+        let shared = &self.open().turn.shared;
+        shared.monitor.count_fault(fault);
+        let response = shared.service.refuse(self.head(), fault);
         self.answer(response);
     }
 
@@ -159,7 +195,7 @@ impl Call {
         let Some(Open {
             request,
             connection,
-            turn,
+            mut turn,
         }) = self.open.take()
         else {
             return;
@@ -173,12 +209,32 @@ impl Call {
         if !close && asks {
             self.headers.extend(shared.keep_alive.clone());
         }
-        let mut message = shared.message(head, response, &self.headers, close);
-        shared.monitor.count_answer(message.status);
-        if let Some(received) = self.received {
-            let (client, status, took) = (turn.client(), message.status, received.elapsed());
-            log::debug!("{client} {} {status} {took:?}", Line(head));
-        }
+        let id = RequestId::of(head);
+        let mut message = shared.message(head, response, &self.headers, id, close);
+        let (status, answered) = (message.status, Instant::now());
+        let took = (answered - self.arrived).saturating_sub(self.waited);
+        shared.monitor.count_answer(self.operation, status, took);
+        let line = Line {
+            client: turn.client(),
+            head,
+            status,
+            id,
+            service: &*shared.service,
+        };
+        log::debug!("{line} {took:?}");
+        let slow = shared.slow.zip(self.begun).map(|(from, begun)| {
+            Box::new(Slow {
+                line: line.to_string(),
+                from,
+                arrived: self.arrived,
+                begun,
+                answered,
+                body: self.waited,
+                disk: self.disk,
+            })
+        });
+        // A stream takes as long as the client likes.
+        turn.slow = slow.filter(|_| !message.is_endless());
         if !self.body_read {
             return connection.refuse(request, message, turn);
         }
@@ -200,19 +256,40 @@ impl Call {
 impl Drop for Call {
     fn drop(&mut self) {
         if let Some(open) = &self.open {
-            let service = &open.turn.shared.service;
+            let Shared {
+                service, monitor, ..
+            } = &*open.turn.shared;
+            monitor.count_fault(Fault::Internal);
             let response = service.refuse(Head::of(&open.request), Fault::Internal);
             self.send(response);
         }
     }
 }
 
-/// A request line for the log. It quotes what the client sent, so that a client cannot write log lines.
-struct Line<'a>(Head<'a>);
+/// A request for the log. It quotes what the client sent, so that a client cannot write log lines.
+struct Line<'a> {
+    client: SocketAddr,
+    head: Head<'a>,
+    status: u16,
+    id: RequestId<'a>,
+    /// Knows whose request it is. Asked only for lines that are written.
+    service: &'a dyn Service,
+}
 
 impl fmt::Display for Line<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let method = self.0.method().as_str().escape_default();
-        write!(f, "{method} {:?}", self.0.path())
+        let (method, path) = (self.head.method().as_str(), self.head.path());
+        write!(
+            f,
+            "{} {} {path:?} {} id={}",
+            self.client,
+            method.escape_default(),
+            self.status,
+            self.id
+        )?;
+        match self.service.who(self.head) {
+            Some(name) => write!(f, " token={name:?}"),
+            None => Ok(()),
+        }
     }
 }

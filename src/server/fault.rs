@@ -33,6 +33,38 @@ pub enum Fault {
 }
 
 impl Fault {
+    /// One of each kind.
+    pub const ALL: [Fault; 11] = [
+        Fault::Malformed(""),
+        Fault::TooSlow,
+        Fault::TooLarge { limit: 0 },
+        Fault::LongTarget,
+        Fault::Encoded,
+        Fault::Expectation,
+        Fault::LongHead,
+        Fault::Overloaded,
+        Fault::Internal,
+        Fault::Unsupported(""),
+        Fault::Version,
+    ];
+
+    /// A word for its kind.
+    pub fn word(self) -> &'static str {
+        match self {
+            Fault::Malformed(_) => "malformed",
+            Fault::TooSlow => "too_slow",
+            Fault::TooLarge { .. } => "too_large",
+            Fault::LongTarget => "long_target",
+            Fault::Encoded => "encoded",
+            Fault::Expectation => "expectation",
+            Fault::LongHead => "long_head",
+            Fault::Overloaded => "overloaded",
+            Fault::Internal => "internal",
+            Fault::Unsupported(_) => "unsupported",
+            Fault::Version => "version",
+        }
+    }
+
     /// The status of the answer (RFC 9110 section 15, RFC 6585 for 431).
     pub fn status(self) -> u16 {
         match self {

@@ -10,13 +10,20 @@
 use std::collections::VecDeque;
 use std::collections::hash_map::{Entry, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use tiny_http::Request;
 
 use super::door::{ClientId, Connection};
 
-/// A request, and the connection that it came by.
-pub(super) type Incoming = (Request, Arc<dyn Connection>);
+/// A request that has come in.
+pub(super) struct Incoming {
+    pub(super) request: Request,
+    /// The connection that it came by.
+    pub(super) connection: Arc<dyn Connection>,
+    /// When it had been read.
+    pub(super) arrived: Instant,
+}
 
 /// The connections that have a request under way, each with the requests that wait behind it.
 #[derive(Default)]
@@ -32,7 +39,7 @@ impl Lanes {
         let mut now = Vec::with_capacity(requests.len());
         let mut lanes = self.lock();
         for request in requests {
-            let client = request.1.client();
+            let client = request.connection.client();
             match lanes.entry(client.connection) {
                 Entry::Occupied(lane) => lane.into_mut().push_back(request),
                 Entry::Vacant(lane) => {
@@ -80,17 +87,21 @@ mod tests {
         let request = TestRequest::new().with_remote_addr(address);
         let request = request.with_path(path).into();
         let connection = Plain.connection(&request);
-        (request, connection)
+        Incoming {
+            request,
+            connection,
+            arrived: Instant::now(),
+        }
     }
 
     fn client(port: u16) -> u64 {
-        request(port, "/").1.client().connection
+        request(port, "/").connection.client().connection
     }
 
     fn paths(requests: &[(Incoming, ClientId)]) -> Vec<&str> {
         requests
             .iter()
-            .map(|((request, _), _)| request.url())
+            .map(|(incoming, _)| incoming.request.url())
             .collect()
     }
 
@@ -101,8 +112,8 @@ mod tests {
         let first = first.map(|(port, path)| request(port, path));
         assert_eq!(paths(&lanes.enter(first.into())), ["/a", "/c"]);
         assert_eq!(lanes.under_way(), 2);
-        assert_eq!(lanes.leave(client(1)).unwrap().0.url(), "/b");
-        assert_eq!(lanes.leave(client(1)).unwrap().0.url(), "/d");
+        assert_eq!(lanes.leave(client(1)).unwrap().request.url(), "/b");
+        assert_eq!(lanes.leave(client(1)).unwrap().request.url(), "/d");
         assert_eq!(lanes.under_way(), 2);
         assert!(lanes.leave(client(1)).is_none());
         assert_eq!(lanes.under_way(), 1);

@@ -13,6 +13,7 @@ use rustix::net::{Shutdown, listen, shutdown, sockopt};
 
 use super::Shared;
 use super::call::Turn;
+use super::lanes::Incoming;
 use super::pool::contain_panic;
 
 /// The most requests in one message to the pool. More would save little, and keep the other workers from helping.
@@ -82,9 +83,11 @@ impl Intake {
 
     fn begin(&self, requests: Vec<tiny_http::Request>) {
         let shared = &self.0;
-        let incoming = requests.into_iter().map(|request| {
-            let connection = shared.door.connection(&request);
-            (request, connection)
+        let arrived = Instant::now(); // once for all of them: most batches are read in microseconds
+        let incoming = requests.into_iter().map(|request| Incoming {
+            connection: shared.door.connection(&request),
+            request,
+            arrived,
         });
         let entered = shared.lanes.enter(incoming.collect());
         if let Err(too_many) = shared.pool.begin(entered) {

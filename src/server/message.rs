@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime};
 
 use arcstr::Substr;
 
+use super::id::RequestId;
 use super::request::Head;
 use super::response::{Body, Headers, Response, Stream};
 use super::streams::Subscription;
@@ -66,7 +67,13 @@ impl Deref for Whole {
 
 impl Message {
     /// Puts a response into the form that the client of `head` needs. `close` announces the end of the connection.
-    pub fn new(head: Head<'_>, response: Response, headers: &Headers, close: bool) -> Message {
+    pub fn new(
+        head: Head<'_>,
+        response: Response,
+        headers: &Headers,
+        id: RequestId<'_>,
+        close: bool,
+    ) -> Message {
         let (first, rest) = match response.body {
             Body::Static(text) => (Whole::Static(text), Rest::Nothing),
             Body::Owned(bytes) => (Whole::Owned(bytes), Rest::Nothing),
@@ -94,7 +101,7 @@ impl Message {
         let ends_with_connection =
             has_body && matches!(rest, Rest::Stream { chunked: false, .. } | Rest::Endless(_));
         let copied = first.len() <= COPIED || length.is_none();
-        let mut bytes = Vec::with_capacity(256 + if copied { first.len() } else { 0 });
+        let mut bytes = Vec::with_capacity(320 + if copied { first.len() } else { 0 });
         // Writing to a Vec cannot fail.
         let _ = write!(
             bytes,
@@ -109,6 +116,7 @@ impl Message {
             let _ = write!(bytes, "Content-Type: {content_type}\r\n");
         }
         write_date(&mut bytes);
+        id.write_to(&mut bytes);
         for (name, value) in response.headers.iter().chain(headers) {
             let _ = write!(bytes, "{name}: {value}\r\n");
         }
@@ -142,6 +150,11 @@ impl Message {
             message.rest = Rest::Whole(first);
         }
         message
+    }
+
+    /// Whether it has no end.
+    pub(super) fn is_endless(&self) -> bool {
+        matches!(self.rest, Rest::Endless(_))
     }
 
     /// Takes the subscription of one without an end. What is left is its head.

@@ -19,6 +19,7 @@ mod admission;
 mod call;
 mod door;
 mod fault;
+mod id;
 mod lanes;
 mod listener;
 mod message;
@@ -27,7 +28,9 @@ mod pieces;
 mod pool;
 mod request;
 mod response;
+mod slow;
 mod streams;
+mod traffic;
 mod upload;
 
 use std::borrow::Cow;
@@ -44,15 +47,17 @@ pub use admission::Admission;
 pub use call::{Call, Hold, Turn};
 pub use door::{ClientId, Connection, Door, Outgoing, Payload, Plain, Timeouts};
 pub use fault::Fault;
+pub use id::RequestId;
 pub use listener::{Intake, bind, readable};
 pub use message::Message;
-pub use monitor::{Ending, Monitor};
+pub use monitor::{Closing, Ending, Monitor};
 pub use pieces::{Done, PIECE, Piece, Pieces, Taken};
 pub use pool::{Pool, Tasks, contain_panic};
 pub use request::{Framing, Head, path_and_query};
 pub use response::{Body, Headers, Response, Stream};
 pub use streams::{Bell, Next, Publisher, Sink, Streams, Subscription, Text};
 pub use tiny_http::Method;
+pub use traffic::Operation;
 pub use upload::Upload;
 
 use lanes::{Incoming, Lanes};
@@ -65,8 +70,12 @@ pub trait Service: Send + Sync + 'static {
     /// What the answer to a request carries, whichever it is.
     fn headers(&self, head: Head<'_>) -> Headers;
 
-    /// Looks at the head of a request, before its body is read, and says what is to be done with it, or refuses it.
-    fn admit(&self, head: Head<'_>) -> Result<Admission, Response>;
+    /// Looks at the head of a request, before its body is read, and says what is to be done with it, or refuses it. Also says what the
+    /// request asks for, so that it is counted as that.
+    fn admit(&self, head: Head<'_>) -> (Operation, Result<Admission, Response>);
+
+    /// Whose request it is, for the log: the name of its token.
+    fn who(&self, head: Head<'_>) -> Option<String>;
 
     /// The answer to a request that the server itself cannot let through.
     fn refuse(&self, head: Head<'_>, fault: Fault) -> Response;
@@ -80,6 +89,8 @@ pub(crate) struct Shared {
     monitor: Arc<Monitor>,
     pool: Pool,
     streams: Streams,
+    /// Requests that take so long are logged.
+    slow: Option<Duration>,
     /// What clients are told that ask for the connection to stay open.
     keep_alive: Option<(&'static str, Cow<'static, str>)>,
 }
@@ -102,6 +113,8 @@ pub struct Parts {
     pub service: Box<dyn Service>,
     /// Counts what the server does.
     pub monitor: Arc<Monitor>,
+    /// Requests that take so long are logged; `None` for none.
+    pub slow_log: Option<Duration>,
     /// Both ends of the pool's queues.
     pub pool: (Pool, Tasks),
     /// What is rung when there is something for the streams, and who says what that is.
@@ -121,6 +134,7 @@ impl Server {
             monitor: parts.monitor,
             pool,
             streams,
+            slow: parts.slow_log,
             keep_alive: parts.door.idle_timeout().map(keep_alive),
         });
         pool::start(parts.workers, &tasks, &shared)?;
@@ -161,11 +175,13 @@ impl Shared {
             Ok(Payload::Coming { declared }) => Some(declared),
             Err(fault) => return call.refuse(fault),
         };
+        let (operation, admitted) = self.service.admit(call.head());
+        call.set_operation(operation);
         let Admission {
             body_limit: limit,
             handler,
             headers,
-        } = match self.service.admit(call.head()) {
+        } = match admitted {
             Ok(admission) => admission,
             Err(response) => return call.answer(response),
         };
@@ -194,16 +210,17 @@ impl Shared {
     }
 
     /// Makes a call of a request, which is answered from then on, whatever happens. `None` if its connection has ended.
-    fn begin(
-        &self,
-        (mut request, connection): Incoming,
-        turn: Turn,
-    ) -> Option<(Call, Result<Payload, Fault>)> {
+    fn begin(&self, incoming: Incoming, turn: Turn) -> Option<(Call, Result<Payload, Fault>)> {
+        let Incoming {
+            mut request,
+            connection,
+            arrived,
+        } = incoming;
         let Some(payload) = connection.begin(&mut request) else {
             drop(request.into_writer()); // tiny_http would answer a request that is dropped
             return None;
         };
-        let mut call = Call::new(request, connection, turn);
+        let mut call = Call::new(request, connection, turn, arrived);
         call.add_headers(self.service.headers(call.head()));
         Some((call, payload))
     }
@@ -214,14 +231,15 @@ impl Shared {
         head: Head<'_>,
         response: Response,
         headers: &Headers,
+        id: RequestId<'_>,
         close: bool,
     ) -> Message {
         catch_unwind(AssertUnwindSafe(|| {
-            Message::new(head, response, headers, close)
+            Message::new(head, response, headers, id, close)
         }))
         .unwrap_or_else(|_| {
             let failed = self.service.refuse(head, Fault::Internal);
-            Message::new(head, failed, headers, close)
+            Message::new(head, failed, headers, id, close)
         })
     }
 }
@@ -299,9 +317,9 @@ mod tests {
             Headers::new()
         }
 
-        fn admit(&self, head: Head<'_>) -> Result<Admission, Response> {
+        fn admit(&self, head: Head<'_>) -> (Operation, Result<Admission, Response>) {
             let pool = self.0.clone();
-            match head.path() {
+            let admitted = match head.path() {
                 "/panic-early" => panic!("before the body"),
                 "/panic" => Ok(Admission::new(10_000, |_| panic!("with the body"))),
                 "/drop" => Ok(Admission::new(10_000, drop)),
@@ -316,7 +334,12 @@ mod tests {
                     let later = move || call.answer(Response::new(200, TEXT, Body::Owned(body)));
                     thread::spawn(move || pool.resume(later));
                 })),
-            }
+            };
+            (Operation::UNKNOWN, admitted)
+        }
+
+        fn who(&self, _: Head<'_>) -> Option<String> {
+            None
         }
 
         fn refuse(&self, _: Head<'_>, fault: Fault) -> Response {
@@ -349,6 +372,7 @@ mod tests {
             workers: 1,
             door: Arc::new(Plain),
             service: Box::new(Troublesome(pool.clone())),
+            slow_log: None,
             pool: (pool, tasks),
             streams: (never(), Arc::new(Silent)),
             monitor: Arc::default(),

@@ -24,11 +24,6 @@ use super::lanes::Incoming;
 use super::request::Head;
 use crossbeam_channel::{Receiver, Sender, select_biased, unbounded};
 
-/// The most bytes of new requests that wait for a worker. Each connection has one at most, and 10,000 clients that come at once,
-/// as in the persistence test of lsfr, are not too many: there is room for 16,000 small requests, which two workers answer in less
-/// than half a second, or for 1,000 with the largest heads.
-const WAITING: usize = 64 * 1024 * 1024;
-
 /// Bytes that a request counts in addition to its head and its small body: about what tiny_http allocates for it.
 const OVERHEAD: usize = 4 * 1024;
 
@@ -47,12 +42,18 @@ struct Delivery {
 /// Going on with something that was waited for elsewhere.
 type Continuation = Box<dyn FnOnce() + Send>;
 
+/// New requests that wait for a worker.
+#[derive(Default)]
+struct Load {
+    requests: AtomicUsize,
+    bytes: AtomicUsize,
+}
+
 /// The way into the pool, for whoever has work for it. Clones lead into the same pool.
 #[derive(Clone)]
 pub struct Pool {
     requests: Sender<Delivery>,
-    /// Bytes of new requests that wait for a worker.
-    load: Arc<AtomicUsize>,
+    load: Arc<Load>,
     continuations: Sender<Continuation>,
     long: Sender<Continuation>,
 }
@@ -60,16 +61,29 @@ pub struct Pool {
 /// The other ends of the queues, from which [`super::Server::start`] feeds the workers.
 pub struct Tasks {
     requests: Receiver<Delivery>,
-    load: Arc<AtomicUsize>,
+    load: Arc<Load>,
     continuations: Receiver<Continuation>,
     long: Receiver<Continuation>,
 }
 
 impl Pool {
+    /// The most bytes of new requests that wait for a worker. Each connection has one at most, and 10,000 clients that come at once,
+    /// as in the persistence test of lsfr, are not too many: there is room for 16,000 small requests, which two workers answer in less
+    /// than half a second, or for 1,000 with the largest heads.
+    pub const WAITING: usize = 64 * 1024 * 1024;
+
+    /// How many new requests wait for a worker, and how many bytes they count.
+    pub fn waiting(&self) -> (usize, usize) {
+        (
+            self.load.requests.load(Ordering::Relaxed),
+            self.load.bytes.load(Ordering::Relaxed),
+        )
+    }
+
     /// The queues, made ahead of the server since the store answers by way of them.
     pub fn new() -> (Pool, Tasks) {
         let (requests, new) = unbounded();
-        let load = Arc::<AtomicUsize>::default();
+        let load = Arc::<Load>::default();
         let (continuations, under_way) = unbounded();
         let (long, long_ones) = unbounded();
         (
@@ -118,12 +132,14 @@ impl Pool {
         }
         let each = requests
             .iter()
-            .map(|((request, _), _)| OVERHEAD + Head::of(request).bytes());
+            .map(|(incoming, _)| OVERHEAD + Head::of(&incoming.request).bytes());
         let bytes = each.sum();
-        if self.load.fetch_add(bytes, Ordering::Relaxed) + bytes > WAITING {
-            self.load.fetch_sub(bytes, Ordering::Relaxed);
+        if self.load.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes > Pool::WAITING {
+            self.load.bytes.fetch_sub(bytes, Ordering::Relaxed);
             return Err(requests);
         }
+        let count = requests.len();
+        self.load.requests.fetch_add(count, Ordering::Relaxed);
         let _ = self.requests.send(Delivery { requests, bytes }); // as above
         Ok(())
     }
@@ -148,7 +164,7 @@ pub(super) fn start(workers: usize, tasks: &Tasks, shared: &Arc<Shared>) -> io::
 
 fn work(
     requests: &Receiver<Delivery>,
-    load: &AtomicUsize,
+    load: &Load,
     continuations: &Receiver<Continuation>,
     shared: &Arc<Shared>,
 ) {
@@ -160,7 +176,8 @@ fn work(
             },
             recv(requests) -> delivery => match delivery {
                 Ok(Delivery { requests, bytes }) => {
-                    load.fetch_sub(bytes, Ordering::Relaxed);
+                    load.bytes.fetch_sub(bytes, Ordering::Relaxed);
+                    load.requests.fetch_sub(requests.len(), Ordering::Relaxed);
                     for (incoming, client) in requests {
                         let turn = Turn::new(shared, client);
                         contain_panic(|| shared.serve(incoming, turn));
@@ -182,6 +199,7 @@ pub fn contain_panic(work: impl FnOnce()) {
 mod tests {
     use super::*;
     use crate::server::{Door, Plain};
+    use std::time::Instant;
     use tiny_http::{Header, TestRequest};
 
     /// A request with a header of that size.
@@ -190,7 +208,12 @@ mod tests {
         let request = TestRequest::new().with_header(header).into();
         let connection = Plain.connection(&request);
         let client = connection.client();
-        vec![((request, connection), client)]
+        let incoming = Incoming {
+            request,
+            connection,
+            arrived: Instant::now(),
+        };
+        vec![(incoming, client)]
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::io::{self, Read};
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::Fault;
 use super::admission::Handler;
@@ -22,6 +23,8 @@ pub struct Upload {
     handler: Handler,
     /// How many bytes have been handed over in pieces.
     handed_over: u64,
+    /// Since when it is waited for.
+    since: Instant,
 }
 
 impl Upload {
@@ -32,6 +35,7 @@ impl Upload {
             limit,
             handler,
             handed_over: 0,
+            since: Instant::now(),
         }
     }
 
@@ -98,7 +102,12 @@ impl Upload {
     }
 
     /// The body is there: runs the handler here and now, on a worker.
-    pub fn complete(self, body: Vec<u8>, hold: Option<Hold>) {
+    pub fn complete(mut self, body: Vec<u8>, hold: Option<Hold>) {
+        self.call.waited = self.since.elapsed();
+        self.go_on(body, hold);
+    }
+
+    fn go_on(self, body: Vec<u8>, hold: Option<Hold>) {
         let Upload {
             mut call, handler, ..
         } = self;
@@ -107,10 +116,11 @@ impl Upload {
     }
 
     /// The body is there: lets a worker run the handler, and holds something until the request is answered.
-    pub fn resume(self, body: Vec<u8>, hold: Option<Hold>) {
+    pub fn resume(mut self, body: Vec<u8>, hold: Option<Hold>) {
+        self.call.waited = self.since.elapsed();
         let pool = self.call.open().pool().clone();
         let is_long = body.len() > LONG;
-        let work = move || self.complete(body, hold);
+        let work = move || self.go_on(body, hold);
         if is_long {
             pool.resume_long(work);
         } else {
@@ -129,6 +139,7 @@ impl Upload {
                 limit,
                 handler,
                 handed_over,
+                since,
             } = self;
             let Handler::Pieces(pieces) = handler else {
                 return call.refuse(Fault::Internal); // asked for pieces of what is to be whole
@@ -141,6 +152,7 @@ impl Upload {
                     limit,
                     handler: Handler::Pieces(pieces),
                     handed_over,
+                    since,
                 }),
                 Taken::Answer(response) => call.answer(response),
             };
@@ -159,7 +171,8 @@ impl Upload {
     }
 
     /// Answers that there is something wrong with it.
-    pub fn refuse(self, fault: Fault) {
+    pub fn refuse(mut self, fault: Fault) {
+        self.call.waited = self.since.elapsed();
         self.call.refuse(fault);
     }
 }

@@ -48,6 +48,17 @@ impl Change {
         }
     }
 
+    /// Whether it says that a key has expired.
+    pub(super) fn is_expiry(&self) -> bool {
+        matches!(
+            self,
+            Change::Remove {
+                cause: Cause::Expired,
+                ..
+            }
+        )
+    }
+
     /// About how many bytes of memory it keeps.
     pub(super) fn footprint(&self) -> u64 {
         let text = match self {

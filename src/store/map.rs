@@ -19,6 +19,7 @@ use super::entry::Record;
 use super::frozen::View;
 use super::history::{Commits, History, Past};
 use super::index::Entries;
+use super::meters::Meters;
 use super::removed::Removed;
 use super::revision::Counter;
 use super::{Command, CommitError, Committed, Entry, Expiry, Interest, Key, Revision};
@@ -47,6 +48,7 @@ pub(super) struct Map {
     contents: RwLock<Contents>,
     /// Those who want to know of commits.
     audience: Audience,
+    meters: Arc<Meters>,
 }
 
 /// The data under the lock: the entries, and the views of earlier states.
@@ -106,6 +108,7 @@ impl Map {
             budget,
             contents: RwLock::default(),
             audience: Audience::default(),
+            meters: Arc::default(),
         }
     }
 
@@ -230,10 +233,12 @@ impl Map {
     pub(super) fn execute(&self, command: Command) -> Result<Committed, CommitError> {
         let long = command.operations() >= MANY;
         let (most, limit) = (command.grows_at_most(), self.budget.data_limit());
+        let sweeps = matches!(command, Command::Sweep);
         let mut locked = Locked {
             contents: self.write(),
             removed: Removed::default(),
             budget: &self.budget,
+            meters: &self.meters,
         };
         let room = command.check_room(&locked, most, limit);
         let result = room.map(|()| command.execute(&mut locked, Expiry::now()));
@@ -244,6 +249,9 @@ impl Map {
         } = locked;
         let forgotten = contents.history.close();
         self.report(&contents);
+        if !sweeps && result.is_ok() {
+            self.meters.batches.observe(1);
+        }
         if long {
             RwLockWriteGuard::unlock_fair(contents);
         } else {
@@ -300,6 +308,18 @@ impl Map {
             return Some(Commits::none(revision));
         }
         contents.history.after(revision, interest, STEP)
+    }
+
+    /// See [`super::Store::expiry_lag`].
+    pub(super) fn expiry_lag(&self) -> u64 {
+        let first = self.read().entries.first_deadline();
+        first.map_or(0, |first| {
+            Expiry::now().millis().saturating_sub(first.millis())
+        })
+    }
+
+    pub(super) fn meters(&self) -> &Arc<Meters> {
+        &self.meters
     }
 
     pub(super) fn audience(&self) -> &Audience {

@@ -24,6 +24,7 @@ mod key;
 mod keyspace;
 mod listing;
 mod map;
+mod meters;
 mod removed;
 mod revision;
 mod sweeper;
@@ -32,6 +33,7 @@ use std::fmt;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use change::{Cause, Change};
 pub use command::{Command, MAX_OPERATIONS, Operation, Outcome};
@@ -42,6 +44,7 @@ pub use interest::Interest;
 pub use key::{Key, KeyError, MAX_KEY_BYTES};
 pub use listing::Listing;
 pub use map::Counted;
+pub use meters::Meters;
 pub use revision::{Committed, Condition, Revision, Revisions, Unmet, When};
 
 use crate::budget::Budget;
@@ -268,18 +271,40 @@ impl Store {
         self.committer.map().budget()
     }
 
+    /// What the store counts about itself.
+    pub fn meters(&self) -> &Meters {
+        self.committer.map().meters()
+    }
+
+    /// How many writes wait to be committed.
+    pub fn queued(&self) -> usize {
+        self.committer.queued()
+    }
+
+    /// For how many milliseconds the key is overdue that should have been the first to be removed since it has expired; 0 if there is none.
+    pub fn expiry_lag(&self) -> u64 {
+        self.committer.map().expiry_lag()
+    }
+
     /// The worst known problem of the store.
     pub fn problem(&self) -> Option<Problem> {
         self.committer.problem()
     }
 
-    /// Commits a write and calls `done` with the result: at once in memory, later and on another thread with a disk. Never waits.
+    /// Commits a write and calls `done` with the result, and how long the disk took: at once in memory, later and on another thread with a
+    /// disk. Never waits.
     pub fn submit(
         &self,
         command: Command,
-        done: impl FnOnce(Result<Committed, CommitError>) + Send + 'static,
+        done: impl FnOnce(Result<Committed, CommitError>, Duration) + Send + 'static,
     ) {
-        self.committer.submit(command, done);
+        let map = Arc::clone(self.committer.map());
+        self.committer.submit(command, move |result, disk| {
+            if let Err(error) = &result {
+                map.meters().count_refused(*error);
+            }
+            done(result, disk);
+        });
     }
 
     /// Makes everything that was submitted durable. Nothing can be submitted any more. Gives up with

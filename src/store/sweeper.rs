@@ -40,7 +40,7 @@ fn run(committer: &Committer, dropped: &Receiver<()>) {
     while let Err(RecvTimeoutError::Timeout) = dropped.recv_timeout(INTERVAL) {
         while committer.map().count_expired() {
             let (done, result) = bounded(1);
-            committer.submit(Command::Sweep, move |outcome| {
+            committer.submit(Command::Sweep, move |outcome, _| {
                 let _ = done.send(outcome); // has room for one
             });
             match result.recv() {

@@ -15,7 +15,7 @@ fn key(text: &str) -> Key {
 
 fn commit(store: &Store, command: impl Into<Command>) -> Committed {
     let (done, result) = bounded(1);
-    store.submit(command.into(), move |it| done.send(it).unwrap());
+    store.submit(command.into(), move |it, _| done.send(it).unwrap());
     result.recv().unwrap().unwrap()
 }
 

@@ -80,11 +80,7 @@ struct Requests {
 /// `GET /api/v1/health`: 503 while the store has a problem or the server drains, else 200. An unreadable token file is named in
 /// `problem`, but leaves the status at 200: requests are answered, so a load balancer should not send clients elsewhere.
 pub(super) fn health(api: &Api) -> Response {
-    let draining = api.about.monitor.is_draining();
-    let problem = match api.store.problem() {
-        Some(problem) => Some(problem.to_string()),
-        None => draining.then(|| "the server is about to stop".to_owned()),
-    };
+    let problem = api.unready();
     let now = OffsetDateTime::now_utc();
     let now = now.replace_nanosecond(0).unwrap_or(now);
     let healthy = problem.is_none();

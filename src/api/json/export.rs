@@ -173,7 +173,7 @@ mod tests {
     use crate::store::{Command, Expiry, Key, Operation};
 
     fn put(store: &Store, entry: Entry) {
-        store.submit(Operation::Put(entry).into(), |done| {
+        store.submit(Operation::Put(entry).into(), |done, _| {
             done.unwrap();
         });
     }
@@ -210,7 +210,7 @@ mod tests {
         };
         let mut out = Vec::new();
         assert!(stream.next_part(&mut out));
-        store.submit(Command::Clear, |done| {
+        store.submit(Command::Clear, |done, _| {
             done.unwrap();
         });
         while stream.next_part(&mut out) {}

@@ -160,7 +160,7 @@ fn commit(
     }));
     for (command, count) in commands {
         let submitted = Arc::clone(&submitted);
-        store.submit(command, move |result| {
+        store.submit(command, move |result, _| {
             // Nothing under this lock panics.
             let mut submitted = submitted.lock().unwrap_or_else(PoisonError::into_inner);
             let done = submitted.note(count, result.err());

@@ -192,7 +192,8 @@ fn writing(
     Admission::new(limit, move |mut call| {
         let body = call.take_body();
         match read(&api, &body) {
-            Ok((command, answer)) => api.store.submit(command, move |result| {
+            Ok((command, answer)) => api.store.submit(command, move |result, disk| {
+                call.note_disk(disk);
                 respond(call, result.map_err(Error::from).and_then(answer));
             }),
             Err(error) => respond(call, Err(error)),

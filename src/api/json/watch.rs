@@ -6,6 +6,7 @@ use super::error::{Code, Error};
 use super::query::{self, Query};
 use crate::api::Api;
 use crate::api::limiter::Client;
+use crate::api::refusals::Refusal;
 use crate::api::watching::{Refused, Start, Want};
 use crate::server::{Body, Head, Response};
 use crate::store::{Interest, Key, Past, Revision};
@@ -85,6 +86,7 @@ pub(super) fn watch(api: &Arc<Api>, request: Request) -> Result<Response, Error>
     let subscription = entered.map_err(|refused| match refused {
         Refused::Gone => gone(api.store.past()),
         Refused::TooMany(most) => {
+            api.refusals.count(Refusal::TooManyWatchers);
             let message = format!("There are {most} watchers, and no more are let in");
             Error::new(Code::ClusterUnavailable, message).detail("limit", most)
         }

@@ -125,6 +125,11 @@ impl Hub {
         }))
     }
 
+    /// How many clients may watch.
+    pub(super) fn most(&self) -> usize {
+        self.most
+    }
+
     /// Lets a client watch, unless that cannot be. `token` is the hash of its token.
     pub(super) fn enter(
         self: &Arc<Hub>,

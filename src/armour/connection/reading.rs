@@ -11,7 +11,7 @@ use crate::armour::hooks::borrow;
 use crate::armour::inbound::Sending;
 use crate::armour::waiting::AHEAD;
 use crate::armour::{pace, socket};
-use crate::server::{Fault, Timeouts, readable};
+use crate::server::{Closing, Fault, Timeouts, readable};
 
 impl Connection {
     /// Reads for tiny_http's thread, from its descriptor: fills a part of `buffer`, and returns how much; 0 at the end of the stream. Holds
@@ -94,7 +94,7 @@ impl Connection {
         if speaks_tls {
             drop(progress);
             socket::log_tls(self.client);
-            self.shut_down();
+            self.shut_down(Closing::Tls);
             progress = self.lock();
         }
         progress

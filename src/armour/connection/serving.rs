@@ -11,7 +11,7 @@ use super::Connection;
 use crate::armour::stream::StreamSocket;
 use crate::armour::{moving, socket};
 use crate::server::{
-    self, ClientId, Fault, Message, Outgoing, Payload, Sink, Streams, Turn, Upload,
+    self, ClientId, Closing, Fault, Message, Outgoing, Payload, Sink, Streams, Turn, Upload,
 };
 
 /// The word to send a body (RFC 9110 section 15.2.1).
@@ -54,7 +54,7 @@ impl Connection {
                     self.socket().shut_down_write();
                     // What the client has sent behind it gets no answer, so it must not happen (RFC 9112, 9.6).
                     match self.transfers.monitor.is_draining() {
-                        true => self.shut_down(),
+                        true => self.shut_down(Closing::Drained),
                         false => self.void(&mut self.lock()),
                     }
                 }
@@ -68,7 +68,7 @@ impl Connection {
                     held.forget_unsent();
                 }
                 drop(outgoing.writer);
-                self.shut_down();
+                self.shut_down(Closing::Undelivered);
             }
         }
         drop(outgoing.turn);
@@ -148,7 +148,7 @@ impl server::Connection for Connection {
                 progress.farewell = Some(farewell).filter(|_| !progress.closed[1]);
                 self.void(&mut progress);
             }
-            None => self.shut_down(),
+            None => self.shut_down(Closing::Ended),
         }
         // Now tiny_http's thread gets to read the end of the stream, and lets go of the connection.
         drop(request.into_writer());

@@ -36,14 +36,14 @@ fn a_connection_whose_request_has_just_been_read_is_not_idle() {
     let (_client, accepted) = accepted();
     let connection = connection(&accepted);
     drop(connection.follow(b"GET / HTTP/1.0\r\n\r\n"));
-    connection.shut_down_if_idle();
+    connection.shut_down_if_idle(Closing::Idle);
     assert!(!connection.has_ended());
     connection.count_answer();
     drop(connection.follow(b"GET /"));
-    connection.shut_down_if_idle();
+    connection.shut_down_if_idle(Closing::Idle);
     assert!(!connection.has_ended());
     drop(connection.follow(b" HTTP/1.0\r\n\r\n"));
     connection.count_answer();
-    connection.shut_down_if_idle();
+    connection.shut_down_if_idle(Closing::Idle);
     assert!(connection.has_ended());
 }

@@ -7,8 +7,8 @@ use std::time::Duration;
 use crossbeam_channel::never;
 
 use crate::server::{
-    Admission, Body, Done, Fault, Head, Headers, Next, PIECE, Parts, Piece, Pieces, Plain, Pool,
-    Publisher, Response, Server, Service, Taken, Text,
+    Admission, Body, Done, Fault, Head, Headers, Next, Operation, PIECE, Parts, Piece, Pieces,
+    Plain, Pool, Publisher, Response, Server, Service, Taken, Text,
 };
 
 /// Counts pieces and bytes, and answers early where a piece begins with `!`.
@@ -45,8 +45,13 @@ impl Service for Counting {
         Headers::new()
     }
 
-    fn admit(&self, _: Head<'_>) -> Result<Admission, Response> {
-        Ok(Admission::in_pieces(Counter::default()))
+    fn admit(&self, _: Head<'_>) -> (Operation, Result<Admission, Response>) {
+        let admission = Admission::in_pieces(Counter::default());
+        (Operation::UNKNOWN, Ok(admission))
+    }
+
+    fn who(&self, _: Head<'_>) -> Option<String> {
+        None
     }
 
     fn refuse(&self, _: Head<'_>, fault: Fault) -> Response {
@@ -100,6 +105,7 @@ fn a_body_of_any_length_comes_in_pieces_through_the_plain_door() {
         pool: Pool::new(),
         streams: (never(), Arc::new(Silent)),
         monitor: Arc::default(),
+        slow_log: None,
     };
     let server = Server::start(parts).unwrap();
     for length in [

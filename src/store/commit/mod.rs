@@ -8,6 +8,7 @@ mod stall;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::{Command, CommitError, Committed, Map, Problem};
 
@@ -15,8 +16,8 @@ pub use disk::{DiskOptions, Durability, OpenError};
 
 use disk::Journal;
 
-/// Called with the result of a command.
-type Completion = Box<dyn FnOnce(Result<Committed, CommitError>) + Send>;
+/// Called with the result of a command, and how long the disk took over it.
+type Completion = Box<dyn FnOnce(Result<Committed, CommitError>, Duration) + Send>;
 
 /// Called with the replies to a batch.
 type Deliver = dyn Fn(Vec<Reply>) + Send + Sync;
@@ -25,18 +26,23 @@ type Deliver = dyn Fn(Vec<Reply>) + Send + Sync;
 pub struct Reply {
     done: Completion,
     result: Result<Committed, CommitError>,
+    /// How long the disk took.
+    disk: Duration,
 }
 
 impl Reply {
     /// The command was refused: nothing was written, nothing changed.
     fn refused(done: Completion) -> Reply {
-        let result = Err(CommitError::Unavailable);
-        Reply { done, result }
+        Reply {
+            done,
+            result: Err(CommitError::Unavailable),
+            disk: Duration::ZERO,
+        }
     }
 
     /// Calls the submitter's closure.
     pub fn deliver(self) {
-        (self.done)(self.result);
+        (self.done)(self.result, self.disk);
     }
 }
 
@@ -88,11 +94,19 @@ impl Committer {
     pub(super) fn submit(
         &self,
         command: Command,
-        done: impl FnOnce(Result<Committed, CommitError>) + Send + 'static,
+        done: impl FnOnce(Result<Committed, CommitError>, Duration) + Send + 'static,
     ) {
         match &self.way {
-            Way::Memory => done(self.map.execute(command)),
+            Way::Memory => done(self.map.execute(command), Duration::ZERO),
             Way::Disk(journal) => journal.submit(command, Box::new(done)),
+        }
+    }
+
+    /// How many commands wait to be committed.
+    pub(super) fn queued(&self) -> usize {
+        match &self.way {
+            Way::Memory => 0,
+            Way::Disk(journal) => journal.queued(),
         }
     }
 

@@ -102,12 +102,14 @@ impl Stall {
         let timed_out = timed_out.into_iter().map(|done| Reply {
             done,
             result: Err(CommitError::TimedOut),
+            disk: STALLED_AFTER,
         });
         let mut replies: Vec<Reply> = timed_out.collect();
         if self.under_way.is_stalled() {
             replies.extend(self.jobs.try_iter().map(|job| Reply {
                 done: job.done,
                 result: Err(CommitError::Unavailable),
+                disk: Duration::ZERO,
             }));
         }
         if !replies.is_empty() {

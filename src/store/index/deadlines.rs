@@ -56,6 +56,11 @@ impl Deadlines {
             .map(|(_, slot)| *slot)
     }
 
+    /// The first of all deadlines.
+    pub(super) fn first(&self) -> Option<Expiry> {
+        self.set.first().map(|(expiry, _)| *expiry)
+    }
+
     /// How many have passed at the time `now`; `None` if there were so many more than the last time that this has counted only `most` of them.
     pub(super) fn count_passed(&self, now: Expiry, most: usize) -> Option<usize> {
         // Behind all of this millisecond: no entry has this number.

@@ -127,6 +127,11 @@ impl Entries {
         self.footprint
     }
 
+    /// The deadline that is the next one to pass, or has passed first.
+    pub(in crate::store) fn first_deadline(&self) -> Option<Expiry> {
+        self.deadlines.first()
+    }
+
     /// Those whose deadline has come at the time `now`, soonest first.
     pub(in crate::store) fn expired(&self, now: Expiry) -> impl Iterator<Item = &Entry> {
         self.deadlines.passed(now).map(|slot| &self.slots[slot])

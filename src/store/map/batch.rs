@@ -106,6 +106,9 @@ impl Map {
                 Change::Clear { .. } => {}
             }
             contents.history.push(&change);
+            if change.is_expiry() {
+                self.meters.count_expired();
+            }
         }
         contents.counter.last = changes.revision;
         let forgotten = contents.history.close();

@@ -6,6 +6,7 @@ use super::Contents;
 use crate::budget::Budget;
 use crate::store::change::{Cause, Change};
 use crate::store::keyspace::{self, Keyspace};
+use crate::store::meters::Meters;
 use crate::store::removed::Removed;
 use crate::store::revision::Counter;
 use crate::store::{Entry, Expiry, Revision};
@@ -15,11 +16,15 @@ pub(super) struct Locked<'a> {
     pub(super) contents: RwLockWriteGuard<'a, Contents>,
     pub(super) removed: Removed,
     pub(super) budget: &'a Budget,
+    pub(super) meters: &'a Meters,
 }
 
 impl Locked<'_> {
     fn note(&mut self, change: &Change) {
         self.contents.history.push(change);
+        if change.is_expiry() {
+            self.meters.count_expired();
+        }
     }
 
     fn note_gone(&mut self, old: &Entry, revision: Revision, cause: Cause) {

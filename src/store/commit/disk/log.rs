@@ -11,6 +11,7 @@ use std::sync::Arc;
 use super::directory::Directory;
 use super::frame::{self, Tag};
 use super::{Durability, changes};
+use crate::store::Meters;
 use crate::store::keyspace::Changes;
 
 /// Length of a file without batches: its first frame.
@@ -66,6 +67,8 @@ pub(super) struct Log {
     /// Bytes of the files before this one, back to the snapshot, and how many files that is.
     before: u64,
     files_before: usize,
+    /// Where syncs are counted.
+    meters: Arc<Meters>,
 }
 
 /// The end of a log that recovery has read.
@@ -96,7 +99,13 @@ impl Log {
             kept: Vec::new(),
             before: end.before,
             files_before: end.files_before,
+            meters: Arc::default(),
         }
+    }
+
+    /// Counts syncs there from now on.
+    pub(super) fn measure(&mut self, meters: &Arc<Meters>) {
+        self.meters = Arc::clone(meters);
     }
 
     /// Writes a batch and makes it as durable as was asked for. A batch that need not be `durable` (it could be made again) is handed
@@ -156,7 +165,8 @@ impl Log {
     /// Syncs: all batches so far survive a power cut.
     pub(super) fn sync(&mut self) -> Result<()> {
         self.hand_over()?;
-        self.file.sync_data().map_err(WriteError::Failed)?;
+        let synced = self.meters.sync(|| self.file.sync_data());
+        synced.map_err(WriteError::Failed)?;
         self.synced = self.next;
         Ok(())
     }

@@ -202,10 +202,11 @@ impl Disk {
             entries,
             counter,
             history,
-            log,
+            mut log,
             snapshot,
             snapshot_bytes,
         } = recovery::recover(&directory, durability, history, least)?;
+        log.measure(map.meters());
         map.load(entries, counter, history);
         let last = (snapshot, snapshot_bytes);
         let snapshotter = Snapshotter::start(&directory, map, snapshot_after, last)
@@ -285,8 +286,14 @@ impl Journal {
         };
         drop(queue);
         if let Some(job) = refused {
-            (job.done)(Err(CommitError::Unavailable));
+            (job.done)(Err(CommitError::Unavailable), Duration::ZERO);
         }
+    }
+
+    /// How many commands wait for the journal thread.
+    pub(in crate::store) fn queued(&self) -> usize {
+        let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        queue.as_ref().map_or(0, Sender::len)
     }
 
     /// The worst known problem of the disk.

@@ -44,6 +44,7 @@ pub(super) struct Snapshotter {
 /// A snapshot that is being written.
 struct Next {
     number: u64,
+    since: Instant,
     /// Bytes and files of the log that it will replace.
     log_bytes: u64,
     log_files: usize,
@@ -142,6 +143,7 @@ impl Snapshotter {
         let (entries, history) = (Frozen::of(&self.map), self.map.history());
         self.next = Some(Next {
             number,
+            since: Instant::now(),
             log_bytes,
             log_files,
         });
@@ -166,6 +168,7 @@ impl Snapshotter {
         match result {
             Ok(bytes) => {
                 log.forget(next.log_bytes, next.log_files);
+                self.map.meters().count_snapshot(next.since.elapsed());
                 (self.number, self.bytes) = (next.number, bytes);
                 if self.failures.swap(0, Ordering::AcqRel) > 0 {
                     log::warn!(
@@ -179,6 +182,7 @@ impl Snapshotter {
     }
 
     fn failed(&mut self, error: &io::Error) {
+        self.map.meters().count_failed_snapshot();
         let failures = self.failures.fetch_add(1, Ordering::AcqRel);
         let pause = RETRY_AT_MOST.min(RETRY * 2_u32.saturating_pow(failures.min(16)));
         self.not_before = Instant::now() + pause;

@@ -81,6 +81,7 @@ impl Writer {
     ) -> Result<(), CommitError> {
         let mut previous = 0;
         loop {
+            self.map.meters().set_log_bytes(self.disk.log.bytes());
             match jobs.recv_timeout(HAND_OVER) {
                 Ok(first) => {
                     let batch = gather(first, jobs, previous);
@@ -144,10 +145,12 @@ impl Writer {
         let durable = commands.iter().any(|it| !matches!(it, Command::Sweep));
         let removes = changes.remove();
         self.under_way.begin(waiting);
+        let (began, mut disk) = (Instant::now(), Duration::ZERO);
         let written = if changes.list.is_empty() {
             Ok(())
         } else {
             let appended = self.note(|disk| disk.log.append(&changes, durable));
+            disk = began.elapsed();
             appended.map(|()| {
                 if let Err(late) = self.map.apply(changes) {
                     self.decide_again(late, commands, &mut results);
@@ -160,6 +163,9 @@ impl Writer {
             Err(WriteError::Refused(_)) => return Err(waiting),
             Err(WriteError::Failed(_)) => Err(CommitError::DiskFailed),
         };
+        if durable && result.is_ok() {
+            self.map.meters().batches.observe(commands.len() as u64);
+        }
         let now = Instant::now();
         if removes {
             self.removed_since.get_or_insert(now);
@@ -170,6 +176,7 @@ impl Writer {
         let reply = |(done, outcome)| Reply {
             done,
             result: result.and(outcome),
+            disk,
         };
         Ok(waiting.into_iter().zip(results).map(reply).collect())
     }
