@@ -234,3 +234,40 @@ fn options_without_effect_are_warned_of() {
     assert!(warnings(&["--durability=none", "--working-dir=d"]).is_empty());
     assert!(warnings(&["--allow-host=a"]).is_empty());
 }
+
+#[test]
+fn restore_takes_a_file_or_stdin_and_a_directory() {
+    let parsed = |arguments: &[&str]| parse(arguments.iter().map(OsString::from));
+    let restore = |arguments: &[&str]| match parsed(arguments) {
+        Ok(Invocation::Restore(restore)) => restore,
+        other => panic!("{other:?}"),
+    };
+    let dash = restore(&["restore", "--from", "-", "--working-dir", "d"]);
+    assert_eq!((dash.from, dash.durability), (None, Durability::Sync));
+    let file = restore(&["restore", "--from=f", "--working-dir=d", "--durability=os"]);
+    assert_eq!(file.from, Some(PathBuf::from("f")));
+    assert_eq!(file.working_dir, PathBuf::from("d"));
+    assert_eq!(file.durability, Durability::Os);
+    for (arguments, wrong) in [
+        (&["restore", "--from", "f"][..], "threadkv restore --help"),
+        (&["restore", "--working-dir", "d"], "--from"),
+        (
+            &[
+                "restore",
+                "--from",
+                "f",
+                "--working-dir",
+                "d",
+                "--durability",
+                "x",
+            ],
+            "--durability",
+        ),
+    ] {
+        let error = parsed(arguments).unwrap_err();
+        assert!(
+            error.contains(wrong) && error.lines().count() == 1,
+            "{error}"
+        );
+    }
+}
