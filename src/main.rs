@@ -40,8 +40,11 @@ const LAST_LINES: Duration = Duration::from_secs(1);
 const AT_ONCE: Duration = Duration::from_millis(100);
 
 fn main() -> ExitCode {
-    let result = match options::parse(env::args_os().skip(1)) {
-        Ok(Invocation::Serve(config)) => serve(*config),
+    let result = match options::parse(env::args_os().skip(1), env::vars_os()) {
+        Ok(Invocation::Serve(config)) => {
+            let variables = config.variables.clone();
+            serve(*config).map_err(|message| variables.named_in(&message))
+        }
         Ok(Invocation::Tokens(file, command)) => manage_tokens(&file, command),
         Ok(Invocation::Print(text)) => io::stdout()
             .write_all(text.as_bytes())
@@ -246,10 +249,11 @@ fn watchers(config: &Config, connections: Option<usize>) -> usize {
     let most = connections.map_or(usize::MAX, |connections| (connections / 2).max(1));
     let watchers = config.max_watchers.min(most);
     if watchers < config.max_watchers {
-        log::warn!(
+        let warning = format!(
             "--max-watchers {}: {watchers} are let in, half of the connections",
             config.max_watchers
         );
+        log::warn!("{}", config.variables.named_in(&warning));
     }
     watchers
 }

@@ -2,10 +2,11 @@
 
 use std::path::PathBuf;
 
-use argh::FromArgs;
+use argh::{ArgsInfo, FromArgs};
 
-/// A small, fast key-value server over HTTP, made of plain threads and channels.
-#[derive(FromArgs)]
+/// A small, fast key-value server over HTTP, made of plain threads and channels. Each option can also be an environment variable:
+/// THREADKV_PORT, THREADKV_WORKING_DIR and so on.
+#[derive(ArgsInfo, FromArgs)]
 #[argh(help_triggers("-h", "--help", "help"))]
 pub(super) struct Args {
     /// address to listen on (default 127.0.0.1)
@@ -113,14 +114,14 @@ pub(super) struct Args {
     pub(super) command: Option<Subcommand>,
 }
 
-#[derive(FromArgs)]
+#[derive(ArgsInfo, FromArgs)]
 #[argh(subcommand)]
 pub(super) enum Subcommand {
     Token(TokenArgs),
 }
 
 /// Makes, lists and revokes the tokens that let clients in.
-#[derive(FromArgs)]
+#[derive(ArgsInfo, FromArgs)]
 #[argh(help_triggers("-h", "--help", "help"))]
 #[argh(subcommand, name = "token")]
 pub(super) struct TokenArgs {
@@ -128,7 +129,7 @@ pub(super) struct TokenArgs {
     pub(super) command: TokenSubcommand,
 }
 
-#[derive(FromArgs)]
+#[derive(ArgsInfo, FromArgs)]
 #[argh(subcommand)]
 pub(super) enum TokenSubcommand {
     Create(CreateArgs),
@@ -137,7 +138,7 @@ pub(super) enum TokenSubcommand {
 }
 
 /// Makes a token and prints it, once: it is kept nowhere.
-#[derive(FromArgs)]
+#[derive(ArgsInfo, FromArgs)]
 #[argh(help_triggers("-h", "--help", "help"))]
 #[argh(subcommand, name = "create")]
 pub(super) struct CreateArgs {
@@ -159,7 +160,7 @@ pub(super) struct CreateArgs {
 }
 
 /// Lists names, dates and rights of the tokens, never the tokens themselves.
-#[derive(FromArgs)]
+#[derive(ArgsInfo, FromArgs)]
 #[argh(help_triggers("-h", "--help", "help"))]
 #[argh(subcommand, name = "list")]
 pub(super) struct ListArgs {
@@ -169,7 +170,7 @@ pub(super) struct ListArgs {
 }
 
 /// Removes a token: whoever has it is not let in any more.
-#[derive(FromArgs)]
+#[derive(ArgsInfo, FromArgs)]
 #[argh(help_triggers("-h", "--help", "help"))]
 #[argh(subcommand, name = "revoke")]
 pub(super) struct RevokeArgs {

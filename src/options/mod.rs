@@ -1,12 +1,8 @@
-//! The command line, checked once into a [`Config`] that the rest may trust.
+//! The command line and the environment, checked once into a [`Config`] that the rest may trust.
 
 use std::ffi::OsString;
-use std::fmt::Display;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::ops::RangeInclusive;
+use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::str::FromStr;
-use std::time::Duration;
 
 use argh::FromArgs;
 use log::LevelFilter;
@@ -19,8 +15,14 @@ use crate::store::{Durability, HISTORY_BYTES, MAX_OPERATIONS};
 use crate::tokens::NewToken;
 
 mod args;
+mod environment;
+mod values;
+
+pub use environment::Variables;
 
 use args::{Args, ListArgs, RevokeArgs, Subcommand, TokenArgs, TokenSubcommand};
+use environment::Environment;
+use values::{bytes, durability, host, number, parsed, seconds};
 
 /// More workers than this are a mistake: they would only wait for each other.
 const MAX_WORKERS: usize = 256;
@@ -106,10 +108,16 @@ pub struct Config {
     pub log_level: LevelFilter,
     /// Options that have no effect, or another one than the user may expect: a line of the log each.
     pub warnings: Vec<String>,
+    /// The options that come from the environment.
+    pub variables: Variables,
 }
 
-/// Reads the arguments that follow the program's name. An error is one line that names the culprit and the remedy.
-pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation, String> {
+/// Reads the arguments that follow the program's name, and the variables of its environment. An error is one line that names the culprit and
+/// the remedy.
+pub fn parse(
+    arguments: impl IntoIterator<Item = OsString>,
+    variables: impl IntoIterator<Item = (OsString, OsString)>,
+) -> Result<Invocation, String> {
     let text = |argument: OsString| {
         argument
             .into_string()
@@ -136,6 +144,25 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation
     if let Some(Subcommand::Token(TokenArgs { command })) = args.command {
         return token_command(command);
     }
+    let environment = environment::read(variables, &arguments)?;
+    let both = environment.arguments.iter().map(String::as_str);
+    let both: Vec<&str> = both.chain(arguments).collect();
+    let Environment {
+        variables,
+        warnings,
+        ..
+    } = &environment;
+    let args = Args::from_args(&["threadkv"], &both);
+    let args = args.map_err(|exit| variables.named_in(&one_line(&exit.output, &[])))?;
+    let mut config = config(args).map_err(|message| variables.named_in(&message))?;
+    let named = config.warnings.iter().map(|it| variables.named_in(it));
+    config.warnings = warnings.iter().cloned().chain(named).collect();
+    config.variables = variables.clone();
+    Ok(Invocation::Serve(Box::new(config)))
+}
+
+/// Checks what a server is to do.
+fn config(args: Args) -> Result<Config, String> {
     let host = host(&args.host)?;
     if args.auth.is_some() && args.no_auth {
         return Err("--auth beside --no-auth: choose one of them".into());
@@ -152,7 +179,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation
         None => args.working_dir,
     };
     let cores = std::thread::available_parallelism().map_or(2, usize::from);
-    Ok(Invocation::Serve(Box::new(Config {
+    Ok(Config {
         address: SocketAddr::new(host, port),
         working_dir,
         auth: args.auth,
@@ -208,7 +235,8 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation
             )
         })?,
         warnings,
-    })))
+        variables: Variables::default(),
+    })
 }
 
 fn token_command(command: TokenSubcommand) -> Result<Invocation, String> {
@@ -230,11 +258,6 @@ fn token_command(command: TokenSubcommand) -> Result<Invocation, String> {
 
 fn rate(text: Option<String>) -> Result<Option<Rate>, String> {
     text.map(|text| parsed("--rate-limit", &text)).transpose()
-}
-
-/// The value of an option whose error says what is wrong with the value.
-fn parsed<T: FromStr<Err = String>>(option: &str, text: &str) -> Result<T, String> {
-    text.parse().map_err(|error| format!("{option} {error}"))
 }
 
 /// argh knows `--option value` only; `lsfr` passes `--option=value`.
@@ -325,65 +348,6 @@ fn one_line(message: &str, arguments: &[&str]) -> String {
     let message = words.join(" ");
     let message = message.trim_end_matches('.');
     format!("{message}; threadkv{command} --help says more")
-}
-
-fn durability(text: &str) -> Result<Durability, String> {
-    match text {
-        "sync" => Ok(Durability::Sync),
-        "os" => Ok(Durability::Os),
-        "none" => Ok(Durability::None),
-        _ => Err(format!("--durability {text:?}: expected sync, os or none")),
-    }
-}
-
-fn host(text: &str) -> Result<IpAddr, String> {
-    if text == "localhost" {
-        return Ok(IpAddr::V4(Ipv4Addr::LOCALHOST));
-    }
-    text.trim_start_matches('[')
-        .trim_end_matches(']')
-        .parse()
-        .map_err(|_| format!("--host {text:?}: expected an IP address or localhost"))
-}
-
-fn seconds(option: &str, text: &str) -> Result<Duration, String> {
-    number(option, text, 1..=MAX_SECONDS).map(Duration::from_secs)
-}
-
-/// A number of bytes, such as `1048576` or `1MiB`.
-fn bytes(option: &str, text: &str, range: RangeInclusive<u64>) -> Result<u64, String> {
-    let units = [("KiB", 10), ("MiB", 20), ("GiB", 30)];
-    let unit = units.iter().find_map(|(unit, shift)| {
-        let number = text.strip_suffix(unit)?;
-        Some((number, *shift))
-    });
-    let (number, shift) = unit.unwrap_or((text, 0));
-    let number = number.parse::<u64>().ok();
-    let bytes = number.and_then(|number| number.checked_mul(1 << shift));
-    bytes.filter(|bytes| range.contains(bytes)).ok_or_else(|| {
-        format!(
-            "{option} {text:?}: expected bytes from {} to {}, or KiB, MiB, GiB as in 512MiB",
-            range.start(),
-            range.end()
-        )
-    })
-}
-
-fn number<N: FromStr + PartialOrd + Display>(
-    option: &str,
-    text: &str,
-    range: RangeInclusive<N>,
-) -> Result<N, String> {
-    text.parse()
-        .ok()
-        .filter(|number| range.contains(number))
-        .ok_or_else(|| {
-            format!(
-                "{option} {text:?}: expected a number from {} to {}",
-                range.start(),
-                range.end()
-            )
-        })
 }
 
 #[cfg(test)]

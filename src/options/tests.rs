@@ -1,7 +1,9 @@
 use super::*;
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
 
 fn config(arguments: &[&str]) -> Result<Config, String> {
-    match parse(arguments.iter().map(OsString::from))? {
+    match parse(arguments.iter().map(OsString::from), [])? {
         Invocation::Serve(config) => Ok(*config),
         other => panic!("{other:?}"),
     }
@@ -177,7 +179,7 @@ fn other_machines_are_let_in_with_tokens_or_on_purpose() {
 
 #[test]
 fn help_and_version_are_printed() {
-    let printed = |argument: &str| match parse([OsString::from(argument)]) {
+    let printed = |argument: &str| match parse([OsString::from(argument)], []) {
         Ok(Invocation::Print(text)) => text,
         other => panic!("{other:?}"),
     };

@@ -31,6 +31,7 @@ mod disk_power;
 mod disk_soak;
 mod durability;
 mod endings;
+mod environment;
 mod footprint;
 mod fuzz;
 mod guard;
