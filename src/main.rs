@@ -22,6 +22,7 @@ use signal_hook::low_level::signal_name;
 
 use threadkv::api::{About, Admitted, Api, Auth, Hub, Limits};
 use threadkv::budget::Budget;
+use threadkv::health;
 use threadkv::logging;
 use threadkv::machine;
 use threadkv::memory;
@@ -46,6 +47,7 @@ fn main() -> ExitCode {
             serve(*config).map_err(|message| variables.named_in(&message))
         }
         Ok(Invocation::Tokens(file, command)) => manage_tokens(&file, command),
+        Ok(Invocation::Health(address)) => health::check(address),
         Ok(Invocation::Print(text)) => io::stdout()
             .write_all(text.as_bytes())
             .map_err(|error| error.to_string()),

@@ -118,6 +118,21 @@ pub(super) struct Args {
 #[argh(subcommand)]
 pub(super) enum Subcommand {
     Token(TokenArgs),
+    Health(HealthArgs),
+}
+
+/// Asks a server on this machine whether it is ready: exit status 0 if it is, else 1 and a line on stderr.
+#[derive(ArgsInfo, FromArgs)]
+#[argh(help_triggers("-h", "--help", "help"))]
+#[argh(subcommand, name = "health")]
+pub(super) struct HealthArgs {
+    /// address that the server listens on (default 127.0.0.1, or THREADKV_HOST)
+    #[argh(option, arg_name = "address")]
+    pub(super) host: Option<String>,
+
+    /// port that it listens on (default 4000, or THREADKV_PORT)
+    #[argh(option, short = 'p', arg_name = "number")]
+    pub(super) port: Option<String>,
 }
 
 /// Makes, lists and revokes the tokens that let clients in.

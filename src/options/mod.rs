@@ -20,7 +20,7 @@ mod values;
 
 pub use environment::Variables;
 
-use args::{Args, ListArgs, RevokeArgs, Subcommand, TokenArgs, TokenSubcommand};
+use args::{Args, HealthArgs, ListArgs, RevokeArgs, Subcommand, TokenArgs, TokenSubcommand};
 use environment::Environment;
 use values::{bytes, durability, host, number, parsed, seconds};
 
@@ -54,6 +54,8 @@ pub enum Invocation {
     Serve(Box<Config>),
     /// Do something with the tokens in a file.
     Tokens(PathBuf, TokenCommand),
+    /// Ask the server that listens on this address whether it is ready.
+    Health(SocketAddr),
     /// Print this text and exit with status 0: the help or the version.
     Print(String),
 }
@@ -153,7 +155,13 @@ pub fn parse(
         ..
     } = &environment;
     let args = Args::from_args(&["threadkv"], &both);
-    let args = args.map_err(|exit| variables.named_in(&one_line(&exit.output, &[])))?;
+    let mut args = args.map_err(|exit| variables.named_in(&one_line(&exit.output, &[])))?;
+    if let Some(Subcommand::Health(HealthArgs { host, port })) = args.command.take() {
+        args.host = host.unwrap_or(args.host);
+        args.port = port.unwrap_or(args.port);
+        let address = address(&args).map_err(|message| variables.named_in(&message))?;
+        return Ok(Invocation::Health(address));
+    }
     let mut config = config(args).map_err(|message| variables.named_in(&message))?;
     let named = config.warnings.iter().map(|it| variables.named_in(it));
     config.warnings = warnings.iter().cloned().chain(named).collect();
@@ -163,7 +171,8 @@ pub fn parse(
 
 /// Checks what a server is to do.
 fn config(args: Args) -> Result<Config, String> {
-    let host = host(&args.host)?;
+    let address = address(&args)?;
+    let (host, port) = (address.ip(), address.port());
     if args.auth.is_some() && args.no_auth {
         return Err("--auth beside --no-auth: choose one of them".into());
     }
@@ -172,7 +181,6 @@ fn config(args: Args) -> Result<Config, String> {
             "--host {host} lets other machines in: give --auth a file of tokens, or say --no-auth if everybody may read and write"
         ));
     }
-    let port = number("--port", &args.port, 0..=u16::MAX)?;
     let warnings = warnings(&args);
     let working_dir = match &args.peers {
         Some(peers) => working_dir_of_peer(peers, port, args.working_dir)?,
@@ -180,7 +188,7 @@ fn config(args: Args) -> Result<Config, String> {
     };
     let cores = std::thread::available_parallelism().map_or(2, usize::from);
     Ok(Config {
-        address: SocketAddr::new(host, port),
+        address,
         working_dir,
         auth: args.auth,
         durability: args
@@ -237,6 +245,11 @@ fn config(args: Args) -> Result<Config, String> {
         warnings,
         variables: Variables::default(),
     })
+}
+
+fn address(args: &Args) -> Result<SocketAddr, String> {
+    let port = number("--port", &args.port, 0..=u16::MAX)?;
+    Ok(SocketAddr::new(host(&args.host)?, port))
 }
 
 fn token_command(command: TokenSubcommand) -> Result<Invocation, String> {
@@ -342,7 +355,7 @@ fn one_line(message: &str, arguments: &[&str]) -> String {
     let words: Vec<&str> = message.split_whitespace().collect();
     let command = match arguments {
         ["token", command @ ("create" | "list" | "revoke"), ..] => format!(" token {command}"),
-        ["token", ..] => " token".into(),
+        [command @ ("token" | "health"), ..] => format!(" {command}"),
         _ => String::new(),
     };
     let message = words.join(" ");

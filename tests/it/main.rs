@@ -35,6 +35,7 @@ mod environment;
 mod footprint;
 mod fuzz;
 mod guard;
+mod health;
 mod histories;
 mod hostile_descriptors;
 mod hostile_heads;
