@@ -16,7 +16,8 @@
 //!   there is.
 //! * [`options`] turns the command line into a [`options::Config`] that the rest may trust. [`tokens`], [`rate`], [`origin`] and [`host`] are what
 //!   options, files and the API share about who may do what and how often. [`logging`] writes log lines to stderr, [`memory`] gives
-//!   freed memory back to the system, [`health`] asks a running server how it is. `main` wires them together.
+//!   freed memory back to the system, [`health`] asks a running server how it is, [`systemd`] is
+//!   for who supervises it. `main` wires them together.
 //!
 //! `server` uses none of the others. `armour` uses `server`. `store` uses neither. Anybody may use [`budget`] and [`memory`].
 //!
@@ -95,4 +96,5 @@ pub mod origin;
 pub mod rate;
 pub mod server;
 pub mod store;
+pub mod systemd;
 pub mod tokens;

@@ -28,7 +28,8 @@ use threadkv::machine;
 use threadkv::memory;
 use threadkv::options::{self, Config, Invocation, TokenCommand};
 use threadkv::server::{self, Bell, Door, Monitor, Parts, Pool, Server};
-use threadkv::store::{DiskOptions, Reply, Store};
+use threadkv::store::{self, DiskOptions, Reply, Store};
+use threadkv::systemd::{self, Supervisor};
 use threadkv::tokens::{self, Token, Tokens};
 
 /// How long requests under way may take to finish once the server has been told to stop (contract, "Command line").
@@ -89,7 +90,12 @@ fn manage_tokens(file: &Path, command: TokenCommand) -> Result<(), String> {
 }
 
 /// Serves until a signal says to stop. An error is one line: the culprit and the remedy.
-fn serve(config: Config) -> Result<(), String> {
+fn serve(mut config: Config) -> Result<(), String> {
+    let given = systemd::listener()?;
+    if let Some(socket) = &given {
+        let address = socket.local_addr();
+        config.listen_on(address.map_err(|error| format!("cannot listen: {error}"))?)?;
+    }
     logging::init(config.log_level).map_err(|error| format!("cannot log: {error}"))?;
     server::log_panics();
     memory::save_address_space();
@@ -97,6 +103,7 @@ fn serve(config: Config) -> Result<(), String> {
     for warning in &config.warnings {
         log::warn!("{warning}");
     }
+    let supervisor = Arc::new(Supervisor::from_environment());
     let auth = config.auth.as_deref().map(Auth::open).transpose();
     let auth = auth.map_err(|error| error.to_string())?;
     let serving = Arc::new(AtomicBool::new(false));
@@ -110,7 +117,14 @@ fn serve(config: Config) -> Result<(), String> {
         Some(most) => format!("{most} connections"),
         None => "any number of connections, since it is built without armour".to_owned(),
     };
-    let socket = server::bind(config.address).map_err(|error| {
+    let socket = match given {
+        Some(socket) => {
+            monitor.share_socket();
+            server::adopt(&socket).map(|()| socket)
+        }
+        None => server::bind(config.address),
+    };
+    let socket = socket.map_err(|error| {
         format!(
             "cannot listen on {}: {error}; choose another --host or --port",
             config.address
@@ -121,7 +135,11 @@ fn serve(config: Config) -> Result<(), String> {
         .map_err(|error| format!("cannot listen: {error}"))?;
 
     let (pool, tasks) = Pool::new();
+    let no_thread = |error: io::Error| format!("cannot start a thread: {error}");
+    let loading = supervisor.while_loading(store::loading_steps);
+    let loading = loading.map_err(no_thread)?;
     let store = Arc::new(open_store(&config, budget, pool.clone())?);
+    drop(loading);
     let limits = Limits {
         value_bytes: config.max_value_bytes,
         batch: config.max_batch,
@@ -141,7 +159,6 @@ fn serve(config: Config) -> Result<(), String> {
         started: Instant::now(),
         monitor: Arc::clone(&monitor),
     };
-    let no_thread = |error: io::Error| format!("cannot start a thread: {error}");
     let (bell, rung) = Bell::new();
     let hub = Hub::new(Arc::clone(&store), admitted.auth.clone(), watchers, bell);
     let hub = hub.map_err(no_thread)?;
@@ -153,6 +170,7 @@ fn serve(config: Config) -> Result<(), String> {
         about,
     );
     let api = Arc::new(api);
+    let workers = pool.clone();
     let parts = Parts {
         socket,
         workers: config.workers,
@@ -164,6 +182,7 @@ fn serve(config: Config) -> Result<(), String> {
     };
     memory::start().map_err(no_thread)?;
     let server = Server::start(parts).map_err(no_thread)?;
+    supervisor.watch(workers).map_err(no_thread)?;
     serving.store(true, Ordering::Release);
     let (version, workers) = (env!("CARGO_PKG_VERSION"), config.workers);
     let mode = match &config.working_dir {
@@ -175,7 +194,9 @@ fn serve(config: Config) -> Result<(), String> {
         "threadkv {version} listening on {address}: {mode}, {workers} workers, {connections}"
     );
 
+    supervisor.ready(&format!("listening on {address}"));
     let signal = stop.recv().unwrap_or(SIGTERM);
+    supervisor.stopping();
     log::info!("{}: draining", signal_name(signal).unwrap_or("signal"));
     let started = Instant::now();
     let left = server.drain(DRAIN_TIME);

@@ -10,17 +10,12 @@ use argh::{ArgsInfo, FromArgs};
 #[argh(help_triggers("-h", "--help", "help"))]
 pub(super) struct Args {
     /// address to listen on (default 127.0.0.1)
-    #[argh(option, default = "String::from(\"127.0.0.1\")", arg_name = "address")]
-    pub(super) host: String,
+    #[argh(option, arg_name = "address")]
+    pub(super) host: Option<String>,
 
     /// port to listen on; 0 takes a free one (default 4000)
-    #[argh(
-        option,
-        short = 'p',
-        default = "String::from(\"4000\")",
-        arg_name = "number"
-    )]
-    pub(super) port: String,
+    #[argh(option, short = 'p', arg_name = "number")]
+    pub(super) port: Option<String>,
 
     /// directory that keeps the data; without it, data lives in memory only
     #[argh(option, arg_name = "dir")]

@@ -1,7 +1,7 @@
 //! The command line and the environment, checked once into a [`Config`] that the rest may trust.
 
 use std::ffi::OsString;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use argh::FromArgs;
@@ -16,12 +16,14 @@ use crate::tokens::NewToken;
 
 mod args;
 mod environment;
+mod peers;
 mod values;
 
 pub use environment::Variables;
 
 use args::{Args, HealthArgs, ListArgs, RevokeArgs, Subcommand, TokenArgs, TokenSubcommand};
 use environment::Environment;
+use peers::working_dir_of_peer;
 use values::{bytes, durability, host, number, parsed, seconds};
 
 /// More workers than this are a mistake: they would only wait for each other.
@@ -76,6 +78,10 @@ pub enum TokenCommand {
 pub struct Config {
     /// Where to listen.
     pub address: SocketAddr,
+    /// Whether options have said so.
+    address_given: bool,
+    /// Whether everybody who can connect is let in without `--no-auth` saying so.
+    lets_all_in: bool,
     /// Where data lives; `None` keeps it in memory only.
     pub working_dir: Option<PathBuf>,
     /// What an answered write means, where there is a working directory.
@@ -112,6 +118,23 @@ pub struct Config {
     pub warnings: Vec<String>,
     /// The options that come from the environment.
     pub variables: Variables,
+}
+
+impl Config {
+    /// The server listens on a socket that is open already. An error says why it may not.
+    pub fn listen_on(&mut self, address: SocketAddr) -> Result<(), String> {
+        if self.lets_all_in {
+            refuse_others(&format!("the socket at {address}"), address.ip())?;
+        }
+        if self.address_given {
+            let warning = format!(
+                "--host and --port have no effect: systemd has passed a socket that listens on {address}"
+            );
+            self.warnings.push(warning);
+        }
+        self.address = address;
+        Ok(())
+    }
 }
 
 /// Reads the arguments that follow the program's name, and the variables of its environment. An error is one line that names the culprit and
@@ -157,8 +180,8 @@ pub fn parse(
     let args = Args::from_args(&["threadkv"], &both);
     let mut args = args.map_err(|exit| variables.named_in(&one_line(&exit.output, &[])))?;
     if let Some(Subcommand::Health(HealthArgs { host, port })) = args.command.take() {
-        args.host = host.unwrap_or(args.host);
-        args.port = port.unwrap_or(args.port);
+        args.host = host.or(args.host);
+        args.port = port.or(args.port);
         let address = address(&args).map_err(|message| variables.named_in(&message))?;
         return Ok(Invocation::Health(address));
     }
@@ -176,10 +199,9 @@ fn config(args: Args) -> Result<Config, String> {
     if args.auth.is_some() && args.no_auth {
         return Err("--auth beside --no-auth: choose one of them".into());
     }
-    if !host.is_loopback() && args.auth.is_none() && !args.no_auth {
-        return Err(format!(
-            "--host {host} lets other machines in: give --auth a file of tokens, or say --no-auth if everybody may read and write"
-        ));
+    let lets_all_in = args.auth.is_none() && !args.no_auth;
+    if lets_all_in {
+        refuse_others(&format!("--host {host}"), host)?;
     }
     let warnings = warnings(&args);
     let working_dir = match &args.peers {
@@ -189,6 +211,8 @@ fn config(args: Args) -> Result<Config, String> {
     let cores = std::thread::available_parallelism().map_or(2, usize::from);
     Ok(Config {
         address,
+        address_given: args.host.is_some() || args.port.is_some(),
+        lets_all_in,
         working_dir,
         auth: args.auth,
         durability: args
@@ -248,8 +272,20 @@ fn config(args: Args) -> Result<Config, String> {
 }
 
 fn address(args: &Args) -> Result<SocketAddr, String> {
-    let port = number("--port", &args.port, 0..=u16::MAX)?;
-    Ok(SocketAddr::new(host(&args.host)?, port))
+    let port = args.port.as_deref().unwrap_or("4000");
+    let port = number("--port", port, 0..=u16::MAX)?;
+    let host = host(args.host.as_deref().unwrap_or("127.0.0.1"))?;
+    Ok(SocketAddr::new(host, port))
+}
+
+/// Nobody from elsewhere is let in by accident.
+fn refuse_others(culprit: &str, address: IpAddr) -> Result<(), String> {
+    if address.is_loopback() {
+        return Ok(());
+    }
+    Err(format!(
+        "{culprit} lets other machines in: give --auth a file of tokens, or say --no-auth if everybody may read and write"
+    ))
 }
 
 fn token_command(command: TokenSubcommand) -> Result<Invocation, String> {
@@ -324,30 +360,6 @@ fn warnings(args: &Args) -> Vec<String> {
         ));
     }
     warnings
-}
-
-/// Where a member of a cluster keeps its data. LittleClusters gives all members the same `--working-dir` and the same list, such as
-/// `:8001,:8002,:8003`; each member knows itself by its port.
-fn working_dir_of_peer(
-    peers: &str,
-    port: u16,
-    working_dir: Option<PathBuf>,
-) -> Result<Option<PathBuf>, String> {
-    let is_peer = |peer: &str| {
-        let port = peer.rsplit_once(':').map(|(_, port)| port.parse::<u16>());
-        matches!(port, Some(Ok(1..)))
-    };
-    if !peers.split(',').map(str::trim).all(is_peer) {
-        return Err(format!(
-            "--peers {peers:?}: expected members such as :8001,:8002,:8003"
-        ));
-    }
-    if port == 0 {
-        return Err(
-            "--port 0 beside --peers: a member of a cluster needs a port of its own".into(),
-        );
-    }
-    Ok(working_dir.map(|directory| directory.join(format!("node-{port}"))))
 }
 
 /// argh spreads some messages over several lines, and does not say where to look.

@@ -56,6 +56,11 @@ pub struct Store {
     _sweeper: Sweeper,
 }
 
+/// A number that grows while a store of this process is loaded: blocks and batches. Whoever supervises a start sees that it gets on.
+pub fn loading_steps() -> u64 {
+    commit::steps()
+}
+
 /// How many bytes of history a store has as a rule.
 pub const HISTORY_BYTES: u64 = 16 << 20;
 

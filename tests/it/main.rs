@@ -74,6 +74,7 @@ mod signals;
 mod slow_disk;
 mod snapshots;
 mod soak;
+mod systemd;
 mod token_files;
 mod transactions;
 mod values;

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use super::{Command, CommitError, Committed, Map, Problem};
 
+pub(super) use disk::steps;
 pub use disk::{DiskOptions, Durability, OpenError};
 
 use disk::Journal;

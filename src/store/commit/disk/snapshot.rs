@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use super::changes::{self, Form, Loading};
 use super::directory::{Directory, OpenError};
 use super::frame::{self, FrameHead, HEAD, Tag};
+use super::recovery;
 use crate::store::history::History;
 use crate::store::index::Loader;
 use crate::store::{Entry, Revision};
@@ -369,6 +370,7 @@ impl Blocks {
                     return Err(error);
                 }
             }
+            recovery::step();
             self.report(block);
         }
         Ok(parts)
