@@ -18,7 +18,8 @@
 //! * [`metrics`] has what counts without a lock. The server, the armour and the store count with it, and `/metrics` writes it down.
 //! * [`options`] turns the command line into a [`options::Config`] that the rest may trust. [`tokens`], [`rate`], [`origin`] and [`host`] are what
 //!   options, files and the API share about who may do what and how often. [`logging`] writes log lines to stderr, [`memory`] gives
-//!   freed memory back to the system. `main` wires them together.
+//!   freed memory back to the system, [`health`] asks a running server how it is, [`systemd`] is
+//!   for who supervises it. `main` wires them together.
 //!
 //! `server` uses none of the others. `armour` uses `server`. `store` uses neither. `dump` uses `store`. Anybody may use [`budget`], [`metrics`] and
 //! [`memory`].
@@ -106,6 +107,7 @@ pub mod api;
 pub mod armour;
 pub mod budget;
 pub mod dump;
+pub mod health;
 pub mod host;
 pub mod logging;
 pub mod machine;
@@ -117,4 +119,5 @@ pub mod origin;
 pub mod rate;
 pub mod server;
 pub mod store;
+pub mod systemd;
 pub mod tokens;

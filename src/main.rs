@@ -24,12 +24,14 @@ use signal_hook::low_level::signal_name;
 use threadkv::api::{About, Admitted, Api, Auth, Hub, Limits};
 use threadkv::budget::Budget;
 use threadkv::dump::restore::{self, Restored};
+use threadkv::health;
 use threadkv::logging;
 use threadkv::machine;
 use threadkv::memory;
 use threadkv::options::{self, Config, Invocation, Restore, TokenCommand};
 use threadkv::server::{self, Bell, Door, Monitor, Parts, Pool, Server};
-use threadkv::store::{DiskOptions, Reply, Store};
+use threadkv::store::{self, DiskOptions, Reply, Store};
+use threadkv::systemd::{self, Supervisor};
 use threadkv::tokens::{self, Token, Tokens};
 
 /// How long requests under way may take to finish once the server has been told to stop (contract, "Command line").
@@ -42,10 +44,14 @@ const LAST_LINES: Duration = Duration::from_secs(1);
 const AT_ONCE: Duration = Duration::from_millis(100);
 
 fn main() -> ExitCode {
-    let result = match options::parse(env::args_os().skip(1)) {
-        Ok(Invocation::Serve(config)) => serve(*config),
+    let result = match options::parse(env::args_os().skip(1), env::vars_os()) {
+        Ok(Invocation::Serve(config)) => {
+            let variables = config.variables.clone();
+            serve(*config).map_err(|message| variables.named_in(&message))
+        }
         Ok(Invocation::Tokens(file, command)) => manage_tokens(&file, command),
         Ok(Invocation::Restore(what)) => restore(&what),
+        Ok(Invocation::Health(address)) => health::check(address),
         Ok(Invocation::Print(text)) => io::stdout()
             .write_all(text.as_bytes())
             .map_err(|error| error.to_string()),
@@ -109,7 +115,12 @@ fn restore(what: &Restore) -> Result<(), String> {
 }
 
 /// Serves until a signal says to stop. An error is one line: the culprit and the remedy.
-fn serve(config: Config) -> Result<(), String> {
+fn serve(mut config: Config) -> Result<(), String> {
+    let given = systemd::listener()?;
+    if let Some(socket) = &given {
+        let address = socket.local_addr();
+        config.listen_on(address.map_err(|error| format!("cannot listen: {error}"))?)?;
+    }
     logging::init(config.log_level).map_err(|error| format!("cannot log: {error}"))?;
     server::log_panics();
     memory::save_address_space();
@@ -117,6 +128,7 @@ fn serve(config: Config) -> Result<(), String> {
     for warning in &config.warnings {
         log::warn!("{warning}");
     }
+    let supervisor = Arc::new(Supervisor::from_environment());
     let auth = config.auth.as_deref().map(Auth::open).transpose();
     let auth = auth.map_err(|error| error.to_string())?;
     let serving = Arc::new(AtomicBool::new(false));
@@ -131,7 +143,14 @@ fn serve(config: Config) -> Result<(), String> {
         Some(most) => format!("{most} connections"),
         None => "any number of connections, since it is built without armour".to_owned(),
     };
-    let socket = server::bind(config.address).map_err(|error| {
+    let socket = match given {
+        Some(socket) => {
+            monitor.share_socket();
+            server::adopt(&socket).map(|()| socket)
+        }
+        None => server::bind(config.address),
+    };
+    let socket = socket.map_err(|error| {
         format!(
             "cannot listen on {}: {error}; choose another --host or --port",
             config.address
@@ -142,7 +161,11 @@ fn serve(config: Config) -> Result<(), String> {
         .map_err(|error| format!("cannot listen: {error}"))?;
 
     let (pool, tasks) = Pool::new();
+    let no_thread = |error: io::Error| format!("cannot start a thread: {error}");
+    let loading = supervisor.while_loading(store::loading_steps);
+    let loading = loading.map_err(no_thread)?;
     let store = Arc::new(open_store(&config, budget, pool.clone())?);
+    drop(loading);
     let limits = Limits {
         value_bytes: config.max_value_bytes,
         batch: config.max_batch,
@@ -166,7 +189,6 @@ fn serve(config: Config) -> Result<(), String> {
         monitor: Arc::clone(&monitor),
         pool: pool.clone(),
     };
-    let no_thread = |error: io::Error| format!("cannot start a thread: {error}");
     let (bell, rung) = Bell::new();
     let hub = Hub::new(Arc::clone(&store), admitted.auth.clone(), watchers, bell);
     let hub = hub.map_err(no_thread)?;
@@ -178,6 +200,7 @@ fn serve(config: Config) -> Result<(), String> {
         about,
     );
     let api = Arc::new(api);
+    let workers = pool.clone();
     let parts = Parts {
         socket,
         workers: config.workers,
@@ -190,6 +213,7 @@ fn serve(config: Config) -> Result<(), String> {
     };
     memory::start().map_err(no_thread)?;
     let server = Server::start(parts).map_err(no_thread)?;
+    supervisor.watch(workers).map_err(no_thread)?;
     serving.store(true, Ordering::Release);
     let (version, workers) = (env!("CARGO_PKG_VERSION"), config.workers);
     let mode = match &config.working_dir {
@@ -201,7 +225,9 @@ fn serve(config: Config) -> Result<(), String> {
         "threadkv {version} listening on {address}: {mode}, {workers} workers, {connections}"
     );
 
+    supervisor.ready(&format!("listening on {address}"));
     let signal = stop.recv().unwrap_or(SIGTERM);
+    supervisor.stopping();
     log::info!("{}: draining", signal_name(signal).unwrap_or("signal"));
     let started = Instant::now();
     let left = server.drain(DRAIN_TIME);
@@ -277,10 +303,11 @@ fn watchers(config: &Config, connections: Option<usize>) -> usize {
     let most = connections.map_or(usize::MAX, |connections| (connections / 2).max(1));
     let watchers = config.max_watchers.min(most);
     if watchers < config.max_watchers {
-        log::warn!(
+        let warning = format!(
             "--max-watchers {}: {watchers} are let in, half of the connections",
             config.max_watchers
         );
+        log::warn!("{}", config.variables.named_in(&warning));
     }
     watchers
 }

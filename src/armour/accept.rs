@@ -34,6 +34,9 @@ use crate::server::{Closing, Monitor, readable};
 /// Pause between retries after `EMFILE` or at the connection limit.
 const RETRY: Duration = Duration::from_millis(20);
 
+/// How often it is looked whether a server stops that leaves its socket to others. Nothing else ends the wait for a connection then.
+const LOOK: Duration = Duration::from_secs(1);
+
 /// A connection must have been idle for so long to be closed for a newcomer.
 const IDLE: Duration = Duration::from_secs(1);
 
@@ -123,6 +126,14 @@ impl Gate {
                 match stand_in() {
                     Ok(stand_in) => return Accepted::StandIn(stand_in),
                     Err(error) => log::error!("cannot wake a connection's thread: {error}"),
+                }
+            }
+            if self.monitor.shares_socket() {
+                while self.monitor.is_draining() {
+                    thread::park(); // until the process ends: others accept what comes now
+                }
+                if !readable(&borrow(listener), LOOK) || self.monitor.is_draining() {
+                    continue;
                 }
             }
             if !self.monitor.is_draining() && self.table.len() >= self.max_connections {

@@ -2,24 +2,20 @@
 
 use std::path::PathBuf;
 
-use argh::FromArgs;
+use argh::{ArgsInfo, FromArgs};
 
-/// A small, fast key-value server over HTTP, made of plain threads and channels.
-#[derive(FromArgs)]
+/// A small, fast key-value server over HTTP, made of plain threads and channels. Each option can also be an environment variable:
+/// THREADKV_PORT, THREADKV_WORKING_DIR and so on.
+#[derive(ArgsInfo, FromArgs)]
 #[argh(help_triggers("-h", "--help", "help"))]
 pub(super) struct Args {
     /// address to listen on (default 127.0.0.1)
-    #[argh(option, default = "String::from(\"127.0.0.1\")", arg_name = "address")]
-    pub(super) host: String,
+    #[argh(option, arg_name = "address")]
+    pub(super) host: Option<String>,
 
     /// port to listen on; 0 takes a free one (default 4000)
-    #[argh(
-        option,
-        short = 'p',
-        default = "String::from(\"4000\")",
-        arg_name = "number"
-    )]
-    pub(super) port: String,
+    #[argh(option, short = 'p', arg_name = "number")]
+    pub(super) port: Option<String>,
 
     /// directory that keeps the data; without it, data lives in memory only
     #[argh(option, arg_name = "dir")]
@@ -121,15 +117,16 @@ pub(super) struct Args {
     pub(super) command: Option<Subcommand>,
 }
 
-#[derive(FromArgs)]
+#[derive(ArgsInfo, FromArgs)]
 #[argh(subcommand)]
 pub(super) enum Subcommand {
     Token(TokenArgs),
     Restore(RestoreArgs),
+    Health(HealthArgs),
 }
 
 /// Makes a store of an export, as GET /api/v1/export gives it, in a directory that has none.
-#[derive(FromArgs)]
+#[derive(ArgsInfo, FromArgs)]
 #[argh(help_triggers("-h", "--help", "help"))]
 #[argh(subcommand, name = "restore")]
 pub(super) struct RestoreArgs {
@@ -146,8 +143,22 @@ pub(super) struct RestoreArgs {
     pub(super) durability: Option<String>,
 }
 
+/// Asks a server on this machine whether it is ready: exit status 0 if it is, else 1 and a line on stderr.
+#[derive(ArgsInfo, FromArgs)]
+#[argh(help_triggers("-h", "--help", "help"))]
+#[argh(subcommand, name = "health")]
+pub(super) struct HealthArgs {
+    /// address that the server listens on (default 127.0.0.1, or THREADKV_HOST)
+    #[argh(option, arg_name = "address")]
+    pub(super) host: Option<String>,
+
+    /// port that it listens on (default 4000, or THREADKV_PORT)
+    #[argh(option, short = 'p', arg_name = "number")]
+    pub(super) port: Option<String>,
+}
+
 /// Makes, lists and revokes the tokens that let clients in.
-#[derive(FromArgs)]
+#[derive(ArgsInfo, FromArgs)]
 #[argh(help_triggers("-h", "--help", "help"))]
 #[argh(subcommand, name = "token")]
 pub(super) struct TokenArgs {
@@ -155,7 +166,7 @@ pub(super) struct TokenArgs {
     pub(super) command: TokenSubcommand,
 }
 
-#[derive(FromArgs)]
+#[derive(ArgsInfo, FromArgs)]
 #[argh(subcommand)]
 pub(super) enum TokenSubcommand {
     Create(CreateArgs),
@@ -164,7 +175,7 @@ pub(super) enum TokenSubcommand {
 }
 
 /// Makes a token and prints it, once: it is kept nowhere.
-#[derive(FromArgs)]
+#[derive(ArgsInfo, FromArgs)]
 #[argh(help_triggers("-h", "--help", "help"))]
 #[argh(subcommand, name = "create")]
 pub(super) struct CreateArgs {
@@ -186,7 +197,7 @@ pub(super) struct CreateArgs {
 }
 
 /// Lists names, dates and rights of the tokens, never the tokens themselves.
-#[derive(FromArgs)]
+#[derive(ArgsInfo, FromArgs)]
 #[argh(help_triggers("-h", "--help", "help"))]
 #[argh(subcommand, name = "list")]
 pub(super) struct ListArgs {
@@ -196,7 +207,7 @@ pub(super) struct ListArgs {
 }
 
 /// Removes a token: whoever has it is not let in any more.
-#[derive(FromArgs)]
+#[derive(ArgsInfo, FromArgs)]
 #[argh(help_triggers("-h", "--help", "help"))]
 #[argh(subcommand, name = "revoke")]
 pub(super) struct RevokeArgs {

@@ -1,11 +1,8 @@
-//! The command line, checked once into a [`Config`] that the rest may trust.
+//! The command line and the environment, checked once into a [`Config`] that the rest may trust.
 
 use std::ffi::OsString;
-use std::fmt::Display;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::ops::RangeInclusive;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::time::Duration;
 
 use argh::FromArgs;
@@ -19,11 +16,18 @@ use crate::store::{Durability, HISTORY_BYTES, MAX_OPERATIONS};
 
 mod args;
 mod commands;
-
-use args::{Args, Subcommand, TokenArgs};
-use commands::{restore, token_command};
+mod environment;
+mod peers;
+mod values;
 
 pub use commands::{Restore, TokenCommand};
+pub use environment::Variables;
+
+use args::{Args, HealthArgs, Subcommand, TokenArgs};
+use commands::{restore, token_command};
+use environment::Environment;
+use peers::working_dir_of_peer;
+use values::{bytes, durability, host, number, parsed, seconds};
 
 /// More workers than this are a mistake: they would only wait for each other.
 const MAX_WORKERS: usize = 256;
@@ -57,6 +61,8 @@ pub enum Invocation {
     Tokens(PathBuf, TokenCommand),
     /// Make a store of an export.
     Restore(Restore),
+    /// Ask the server that listens on this address whether it is ready.
+    Health(SocketAddr),
     /// Print this text and exit with status 0: the help or the version.
     Print(String),
 }
@@ -66,6 +72,10 @@ pub enum Invocation {
 pub struct Config {
     /// Where to listen.
     pub address: SocketAddr,
+    /// Whether options have said so.
+    address_given: bool,
+    /// Whether everybody who can connect is let in without `--no-auth` saying so.
+    lets_all_in: bool,
     /// Where data lives; `None` keeps it in memory only.
     pub working_dir: Option<PathBuf>,
     /// What an answered write means, where there is a working directory.
@@ -104,10 +114,33 @@ pub struct Config {
     pub log_level: LevelFilter,
     /// Options that have no effect, or another one than the user may expect: a line of the log each.
     pub warnings: Vec<String>,
+    /// The options that come from the environment.
+    pub variables: Variables,
 }
 
-/// Reads the arguments that follow the program's name. An error is one line that names the culprit and the remedy.
-pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation, String> {
+impl Config {
+    /// The server listens on a socket that is open already. An error says why it may not.
+    pub fn listen_on(&mut self, address: SocketAddr) -> Result<(), String> {
+        if self.lets_all_in {
+            refuse_others(&format!("the socket at {address}"), address.ip())?;
+        }
+        if self.address_given {
+            let warning = format!(
+                "--host and --port have no effect: systemd has passed a socket that listens on {address}"
+            );
+            self.warnings.push(warning);
+        }
+        self.address = address;
+        Ok(())
+    }
+}
+
+/// Reads the arguments that follow the program's name, and the variables of its environment. An error is one line that names the culprit and
+/// the remedy.
+pub fn parse(
+    arguments: impl IntoIterator<Item = OsString>,
+    variables: impl IntoIterator<Item = (OsString, OsString)>,
+) -> Result<Invocation, String> {
     let text = |argument: OsString| {
         argument
             .into_string()
@@ -134,26 +167,53 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation
     match args.command {
         Some(Subcommand::Token(TokenArgs { command })) => return token_command(command),
         Some(Subcommand::Restore(args)) => return restore(args).map(Invocation::Restore),
-        None => {}
+        // The variables say where.
+        Some(Subcommand::Health(_)) | None => {}
     }
-    let host = host(&args.host)?;
+    let environment = environment::read(variables, &arguments)?;
+    let both = environment.arguments.iter().map(String::as_str);
+    let both: Vec<&str> = both.chain(arguments).collect();
+    let Environment {
+        variables,
+        warnings,
+        ..
+    } = &environment;
+    let args = Args::from_args(&["threadkv"], &both);
+    let mut args = args.map_err(|exit| variables.named_in(&one_line(&exit.output, &[])))?;
+    if let Some(Subcommand::Health(HealthArgs { host, port })) = args.command.take() {
+        args.host = host.or(args.host);
+        args.port = port.or(args.port);
+        let address = address(&args).map_err(|message| variables.named_in(&message))?;
+        return Ok(Invocation::Health(address));
+    }
+    let mut config = config(args).map_err(|message| variables.named_in(&message))?;
+    let named = config.warnings.iter().map(|it| variables.named_in(it));
+    config.warnings = warnings.iter().cloned().chain(named).collect();
+    config.variables = variables.clone();
+    Ok(Invocation::Serve(Box::new(config)))
+}
+
+/// Checks what a server is to do.
+fn config(args: Args) -> Result<Config, String> {
+    let address = address(&args)?;
+    let (host, port) = (address.ip(), address.port());
     if args.auth.is_some() && args.no_auth {
         return Err("--auth beside --no-auth: choose one of them".into());
     }
-    if !host.is_loopback() && args.auth.is_none() && !args.no_auth {
-        return Err(format!(
-            "--host {host} lets other machines in: give --auth a file of tokens, or say --no-auth if everybody may read and write"
-        ));
+    let lets_all_in = args.auth.is_none() && !args.no_auth;
+    if lets_all_in {
+        refuse_others(&format!("--host {host}"), host)?;
     }
-    let port = number("--port", &args.port, 0..=u16::MAX)?;
     let warnings = warnings(&args);
     let working_dir = match &args.peers {
         Some(peers) => working_dir_of_peer(peers, port, args.working_dir)?,
         None => args.working_dir,
     };
     let cores = std::thread::available_parallelism().map_or(2, usize::from);
-    Ok(Invocation::Serve(Box::new(Config {
-        address: SocketAddr::new(host, port),
+    Ok(Config {
+        address,
+        address_given: args.host.is_some() || args.port.is_some(),
+        lets_all_in,
         working_dir,
         auth: args.auth,
         metrics_open: args.metrics_open,
@@ -213,16 +273,29 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation
             )
         })?,
         warnings,
-    })))
+        variables: Variables::default(),
+    })
+}
+
+fn address(args: &Args) -> Result<SocketAddr, String> {
+    let port = args.port.as_deref().unwrap_or("4000");
+    let port = number("--port", port, 0..=u16::MAX)?;
+    let host = host(args.host.as_deref().unwrap_or("127.0.0.1"))?;
+    Ok(SocketAddr::new(host, port))
+}
+
+/// Nobody from elsewhere is let in by accident.
+fn refuse_others(culprit: &str, address: IpAddr) -> Result<(), String> {
+    if address.is_loopback() {
+        return Ok(());
+    }
+    Err(format!(
+        "{culprit} lets other machines in: give --auth a file of tokens, or say --no-auth if everybody may read and write"
+    ))
 }
 
 fn rate(text: Option<String>) -> Result<Option<Rate>, String> {
     text.map(|text| parsed("--rate-limit", &text)).transpose()
-}
-
-/// The value of an option whose error says what is wrong with the value.
-fn parsed<T: FromStr<Err = String>>(option: &str, text: &str) -> Result<T, String> {
-    text.parse().map_err(|error| format!("{option} {error}"))
 }
 
 /// argh knows `--option value` only; `lsfr` passes `--option=value`.
@@ -278,100 +351,17 @@ fn warnings(args: &Args) -> Vec<String> {
     warnings
 }
 
-/// Where a member of a cluster keeps its data. LittleClusters gives all members the same `--working-dir` and the same list, such as
-/// `:8001,:8002,:8003`; each member knows itself by its port.
-fn working_dir_of_peer(
-    peers: &str,
-    port: u16,
-    working_dir: Option<PathBuf>,
-) -> Result<Option<PathBuf>, String> {
-    let is_peer = |peer: &str| {
-        let port = peer.rsplit_once(':').map(|(_, port)| port.parse::<u16>());
-        matches!(port, Some(Ok(1..)))
-    };
-    if !peers.split(',').map(str::trim).all(is_peer) {
-        return Err(format!(
-            "--peers {peers:?}: expected members such as :8001,:8002,:8003"
-        ));
-    }
-    if port == 0 {
-        return Err(
-            "--port 0 beside --peers: a member of a cluster needs a port of its own".into(),
-        );
-    }
-    Ok(working_dir.map(|directory| directory.join(format!("node-{port}"))))
-}
-
 /// argh spreads some messages over several lines, and does not say where to look.
 fn one_line(message: &str, arguments: &[&str]) -> String {
     let words: Vec<&str> = message.split_whitespace().collect();
     let command = match arguments {
         ["token", command @ ("create" | "list" | "revoke"), ..] => format!(" token {command}"),
-        [command @ ("token" | "restore"), ..] => format!(" {command}"),
+        [command @ ("token" | "restore" | "health"), ..] => format!(" {command}"),
         _ => String::new(),
     };
     let message = words.join(" ");
     let message = message.trim_end_matches('.');
     format!("{message}; threadkv{command} --help says more")
-}
-
-fn durability(text: &str) -> Result<Durability, String> {
-    match text {
-        "sync" => Ok(Durability::Sync),
-        "os" => Ok(Durability::Os),
-        "none" => Ok(Durability::None),
-        _ => Err(format!("--durability {text:?}: expected sync, os or none")),
-    }
-}
-
-fn host(text: &str) -> Result<IpAddr, String> {
-    if text == "localhost" {
-        return Ok(IpAddr::V4(Ipv4Addr::LOCALHOST));
-    }
-    text.trim_start_matches('[')
-        .trim_end_matches(']')
-        .parse()
-        .map_err(|_| format!("--host {text:?}: expected an IP address or localhost"))
-}
-
-fn seconds(option: &str, text: &str) -> Result<Duration, String> {
-    number(option, text, 1..=MAX_SECONDS).map(Duration::from_secs)
-}
-
-/// A number of bytes, such as `1048576` or `1MiB`.
-fn bytes(option: &str, text: &str, range: RangeInclusive<u64>) -> Result<u64, String> {
-    let units = [("KiB", 10), ("MiB", 20), ("GiB", 30)];
-    let unit = units.iter().find_map(|(unit, shift)| {
-        let number = text.strip_suffix(unit)?;
-        Some((number, *shift))
-    });
-    let (number, shift) = unit.unwrap_or((text, 0));
-    let number = number.parse::<u64>().ok();
-    let bytes = number.and_then(|number| number.checked_mul(1 << shift));
-    bytes.filter(|bytes| range.contains(bytes)).ok_or_else(|| {
-        format!(
-            "{option} {text:?}: expected bytes from {} to {}, or KiB, MiB, GiB as in 512MiB",
-            range.start(),
-            range.end()
-        )
-    })
-}
-
-fn number<N: FromStr + PartialOrd + Display>(
-    option: &str,
-    text: &str,
-    range: RangeInclusive<N>,
-) -> Result<N, String> {
-    text.parse()
-        .ok()
-        .filter(|number| range.contains(number))
-        .ok_or_else(|| {
-            format!(
-                "{option} {text:?}: expected a number from {} to {}",
-                range.start(),
-                range.end()
-            )
-        })
 }
 
 #[cfg(test)]

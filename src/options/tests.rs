@@ -1,7 +1,9 @@
 use super::*;
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
 
 fn config(arguments: &[&str]) -> Result<Config, String> {
-    match parse(arguments.iter().map(OsString::from))? {
+    match parse(arguments.iter().map(OsString::from), [])? {
         Invocation::Serve(config) => Ok(*config),
         other => panic!("{other:?}"),
     }
@@ -185,7 +187,7 @@ fn other_machines_are_let_in_with_tokens_or_on_purpose() {
 
 #[test]
 fn help_and_version_are_printed() {
-    let printed = |argument: &str| match parse([OsString::from(argument)]) {
+    let printed = |argument: &str| match parse([OsString::from(argument)], []) {
         Ok(Invocation::Print(text)) => text,
         other => panic!("{other:?}"),
     };
@@ -237,7 +239,7 @@ fn options_without_effect_are_warned_of() {
 
 #[test]
 fn restore_takes_a_file_or_stdin_and_a_directory() {
-    let parsed = |arguments: &[&str]| parse(arguments.iter().map(OsString::from));
+    let parsed = |arguments: &[&str]| parse(arguments.iter().map(OsString::from), []);
     let restore = |arguments: &[&str]| match parsed(arguments) {
         Ok(Invocation::Restore(restore)) => restore,
         other => panic!("{other:?}"),

@@ -33,9 +33,16 @@ const LAST_CALL: Duration = Duration::from_millis(500);
 pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = TcpListener::bind(address)?;
     listen(&socket, BACKLOG)?;
-    // Accepted sockets inherit it. Without it, the second half of a large answer can wait for 40 ms.
-    sockopt::set_tcp_nodelay(&socket, true)?;
+    adopt(&socket)?;
     Ok(socket)
+}
+
+/// Prepares a listening socket, also one that somebody else has opened.
+pub fn adopt(socket: &TcpListener) -> io::Result<()> {
+    socket.set_nonblocking(false)?;
+    // Accepted sockets inherit it. Without it, the second half of a large answer can wait for 40 ms.
+    sockopt::set_tcp_nodelay(socket, true)?;
+    Ok(())
 }
 
 /// Where the requests of tiny_http go.

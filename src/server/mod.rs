@@ -48,7 +48,7 @@ pub use call::{Call, Hold, Turn};
 pub use door::{ClientId, Connection, Door, Outgoing, Payload, Plain, Timeouts};
 pub use fault::Fault;
 pub use id::RequestId;
-pub use listener::{Intake, bind, readable};
+pub use listener::{Intake, adopt, bind, readable};
 pub use message::Message;
 pub use monitor::{Closing, Ending, Monitor};
 pub use pieces::{Done, PIECE, Piece, Pieces, Taken};
@@ -149,7 +149,9 @@ impl Server {
         let deadline = Instant::now() + time;
         self.shared.monitor.begin_draining();
         self.shared.streams.drain();
-        listener::stop_listening(&self.socket);
+        if !self.shared.monitor.shares_socket() {
+            listener::stop_listening(&self.socket);
+        }
         loop {
             let quiet = self.shared.door.close_idle();
             let under_way = self.shared.lanes.under_way();

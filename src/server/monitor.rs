@@ -28,6 +28,8 @@ pub struct Monitor {
     /// Requests that the server has refused, by the place of the fault in [`Fault::ALL`].
     faults: [AtomicU64; Fault::ALL.len()],
     draining: AtomicBool,
+    /// Whether others have the listening socket too, and go on with it.
+    shares_socket: AtomicBool,
     /// Streams that are open.
     streams: AtomicUsize,
     /// Streams that have ended, by why.
@@ -71,6 +73,7 @@ impl Default for Monitor {
             traffic: Traffic::default(),
             faults: Default::default(),
             draining: AtomicBool::new(false),
+            shares_socket: AtomicBool::new(false),
             streams: AtomicUsize::new(0),
             endings: Default::default(),
         }
@@ -159,6 +162,17 @@ impl Monitor {
     /// Whether the server has been told to stop.
     pub fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Acquire)
+    }
+
+    /// Whether the listening socket is left as it is when the server stops, since others have it too. Connections that have not been
+    /// accepted by then are theirs.
+    pub fn shares_socket(&self) -> bool {
+        self.shares_socket.load(Ordering::Relaxed)
+    }
+
+    /// The listening socket is one of systemd's, say. To be called before the server is started.
+    pub fn share_socket(&self) {
+        self.shares_socket.store(true, Ordering::Relaxed);
     }
 
     /// For the door: so many connections are open.

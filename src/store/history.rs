@@ -20,6 +20,9 @@ const CHUNKS: u64 = 16;
 /// Entries of up to so many bytes are copied.
 const COPIED: usize = 1024;
 
+/// What nobody has looked at yet stays, also where that makes the history so much larger.
+const UNSEEN: u64 = 256 << 20;
+
 /// The most changes that one look goes through, unless a single commit has more: some tens of microseconds.
 const SEEN_AT_ONCE: usize = 4096;
 
@@ -220,8 +223,9 @@ impl History {
         self.bytes += self.open.bytes - before;
     }
 
-    /// The commits so far are whole. Returns what is forgotten for them, to be freed when no lock is held.
-    pub(super) fn close(&mut self) -> Vec<Arc<Chunk>> {
+    /// The commits so far are whole. Returns what is forgotten for them, to be freed when no lock is held; as a rule nothing behind
+    /// `forgettable`.
+    pub(super) fn close(&mut self, forgettable: Revision) -> Vec<Arc<Chunk>> {
         let mut forgotten = Vec::new(); // takes no memory as long as it is empty
         if self.open.changes.len() >= CHUNK || self.open.bytes > self.limit / CHUNKS {
             let next = Chunk::like(&self.open);
@@ -233,7 +237,9 @@ impl History {
         // The latest commit stays, whatever its size: somebody has to see it.
         let latest = usize::from(self.open.changes.is_empty());
         while self.bytes > self.limit && self.full.len() > latest {
-            let Some(chunk) = self.full.pop_front() else {
+            let over = self.bytes - self.limit > UNSEEN;
+            let seen = |chunk: &mut Arc<Chunk>| over || chunk.last() <= Some(forgettable);
+            let Some(chunk) = self.full.pop_front_if(seen) else {
                 break;
             };
             self.bytes -= chunk.bytes;
@@ -249,7 +255,7 @@ impl History {
         self.restart(self.oldest);
         for commit in changes.chunk_by(|a, b| a.revision() == b.revision()) {
             commit.iter().for_each(|change| self.push(change));
-            drop(self.close());
+            drop(self.close(Revision::MAX));
         }
     }
 

@@ -247,7 +247,7 @@ impl Map {
             removed,
             ..
         } = locked;
-        let forgotten = contents.history.close();
+        let forgotten = contents.history.close(self.audience.forgettable());
         self.report(&contents);
         if !sweeps && result.is_ok() {
             self.meters.batches.observe(1);

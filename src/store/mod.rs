@@ -60,6 +60,11 @@ pub struct Store {
     _sweeper: Sweeper,
 }
 
+/// A number that grows while a store of this process is loaded: blocks and batches. Whoever supervises a start sees that it gets on.
+pub fn loading_steps() -> u64 {
+    commit::steps()
+}
+
 /// How many bytes of history a store has as a rule.
 pub const HISTORY_BYTES: u64 = 16 << 20;
 
@@ -214,6 +219,11 @@ impl Store {
     pub fn on_commit(&self, listener: impl Fn() + Send + Sync + 'static) {
         let audience = self.committer.map().audience();
         audience.set_listener(Box::new(listener));
+    }
+
+    /// The listener knows everything up to this revision. What is behind it is not forgotten so soon.
+    pub fn set_told(&self, revision: Revision) {
+        self.committer.map().audience().set_told(revision);
     }
 
     /// Whether to call the listener. Who says yes, and then reads the revision, is told of all commits behind that.

@@ -4,19 +4,30 @@ use std::net::TcpListener;
 use std::process::{Command, Output};
 
 use crate::directory::Directory;
-use crate::process::{Server, wait_for};
+use crate::process::{Server, forget_own_settings, wait_for};
 
 fn run(options: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_threadkv"))
-        .args(options)
-        .output()
-        .unwrap()
+    run_with(&[], options)
+}
+
+/// Runs it to its end, with these environment variables.
+pub fn run_with(variables: &[(&str, &str)], options: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_threadkv"));
+    command.args(options).envs(variables.iter().copied());
+    forget_own_settings(&mut command);
+    command.output().unwrap()
 }
 
 /// One clear line on stderr, status 1, no panic.
 #[track_caller]
 pub fn expect_mistake(options: &[&str], named: &str) {
-    let output = run(options);
+    expect_mistake_with(&[], options, named);
+}
+
+/// The same with environment variables.
+#[track_caller]
+pub fn expect_mistake_with(variables: &[(&str, &str)], options: &[&str], named: &str) {
+    let output = run_with(variables, options);
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1), "{stderr}");
     assert!(

@@ -1,6 +1,8 @@
 //! A threadkv process under test.
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, unbounded};
+use std::env;
+use std::ffi::OsString;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::mem;
@@ -67,6 +69,7 @@ impl Server {
 
     /// Starts a command that may become a server; if it ends instead, its status and what it said on stderr.
     pub fn try_spawn(mut command: Command) -> Result<Server, (ExitStatus, Vec<String>)> {
+        forget_own_settings(&mut command);
         let mut child = command
             .stdin(Stdio::null())
             .stderr(Stdio::piped())
@@ -103,6 +106,7 @@ impl Server {
 
     /// Starts a command that becomes a server whose log nobody reads, since `stderr` is something else, and waits until it listens.
     pub fn spawn_unheard(mut command: Command, stderr: Stdio) -> Server {
+        forget_own_settings(&mut command);
         let child = command.stdin(Stdio::null()).stderr(stderr).spawn().unwrap();
         let (_, log) = unbounded();
         let address = SocketAddr::from(([127, 0, 0, 1], 0));
@@ -233,6 +237,16 @@ impl Drop for Server {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// Keeps the settings of the tests, such as `THREADKV_CI`, from a server, which would warn of them. What the command sets itself stays.
+pub fn forget_own_settings(command: &mut Command) {
+    let kept: Vec<OsString> = command.get_envs().map(|(name, _)| name.into()).collect();
+    let ours = env::vars_os().map(|(name, _)| name);
+    let ours = ours.filter(|name| name.as_encoded_bytes().starts_with(b"THREADKV_"));
+    for name in ours.filter(|name| !kept.contains(name)) {
+        command.env_remove(name);
     }
 }
 

@@ -154,9 +154,13 @@ impl Hub {
             return Err(Refused::TooMany(self.most));
         }
         if state.watchers.is_empty() {
+            // First of all, that nothing of what it has to know is forgotten.
+            self.store.set_told(self.store.revision());
             self.store.set_watched(true);
             state.head = self.store.revision();
         }
+        // It may have been let in by tokens that have been replaced since.
+        state.tokens = None;
         let now = self.store.revision();
         let interest = want.interest.clone();
         let stage = match start {
@@ -324,6 +328,7 @@ impl Publisher for Hub {
                 }
             }
         }
+        self.store.set_told(state.head);
         behind.append(&mut state.parked);
         behind
     }
@@ -353,9 +358,15 @@ impl Publisher for Hub {
             let hash = watcher.token.as_ref();
             !hash.is_some_and(|hash| tokens.iter().any(|it| it.hash() == hash))
         };
-        let all = state.watchers.iter();
-        let over = all.filter(|(_, it)| matches!(it.stage, Stage::Over) || is_revoked(it));
-        let over = over.map(|(number, _)| *number).collect();
+        let mut over = Vec::new();
+        for (number, watcher) in &mut state.watchers {
+            if is_revoked(watcher) {
+                watcher.stage = Stage::Over; // also where its stream is still to begin
+            }
+            if let Stage::Over = watcher.stage {
+                over.push(*number);
+            }
+        }
         state.tokens = current;
         over
     }

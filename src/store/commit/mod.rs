@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use super::{Command, CommitError, Committed, Map, Problem};
 
+pub(super) use disk::steps;
 pub use disk::{DiskOptions, Durability, OpenError};
 
 use disk::Journal;

@@ -9,7 +9,7 @@ fn filled(limit: u64, revisions: impl IntoIterator<Item = Revision>) -> History 
     let mut history = History::new(limit, 100);
     for revision in revisions {
         history.push(&put(revision));
-        drop(history.close());
+        drop(history.close(Revision::MAX));
     }
     history
 }
@@ -27,7 +27,7 @@ fn it_goes_on_behind_any_revision_and_never_splits_a_commit() {
         for _ in 0..revision % 3 + 1 {
             history.push(&put(revision));
         }
-        assert!(history.close().is_empty());
+        assert!(history.close(Revision::MAX).is_empty());
     }
     assert_eq!(after(&history, 1998, 10), Some(vec![1999, 1999]));
     assert_eq!(after(&history, 1999, 10), Some(vec![]));
@@ -53,7 +53,7 @@ fn one_look_finds_what_it_looks_for_and_goes_no_further_than_it_may() {
             "usual"
         };
         history.push(&Change::Put(Entry::of(key, "v").at(revision)));
-        drop(history.close());
+        drop(history.close(Revision::MAX));
     }
     let rare = Interest::Key(Key::try_from(&b"rare"[..]).unwrap());
     let (mut found, mut at) = (Vec::new(), 0);
@@ -87,14 +87,32 @@ fn the_latest_commit_stays_however_large_it_is() {
         for _ in 0..1000 {
             history.push(&put(111));
         }
-        drop(history.close());
+        drop(history.close(Revision::MAX));
         assert_eq!(history.oldest(), 110);
         assert_eq!(after(&history, 110, 1).unwrap().len(), 1000);
         history.push(&put(112));
-        drop(history.close());
+        drop(history.close(Revision::MAX));
         assert_eq!(history.oldest(), 111);
         assert_eq!(after(&history, 111, 1), Some(vec![112]));
     }
+}
+
+#[test]
+fn what_has_not_been_looked_at_stays_until_it_is_far_too_much() {
+    let mut history = History::new(1000, 100);
+    for revision in 101..=200 {
+        history.push(&put(revision));
+        drop(history.close(150));
+    }
+    assert_eq!(history.oldest(), 150);
+    drop(history.close(200));
+    assert!(history.oldest() > 190);
+    let large = "v".repeat(UNSEEN as usize / 4);
+    for revision in 201..=210 {
+        history.push(&Change::Put(Entry::of("k", &large).at(revision)));
+        drop(history.close(200));
+    }
+    assert!(history.oldest() > 200 && history.bytes() < UNSEEN + UNSEEN / 2);
 }
 
 #[test]
@@ -121,7 +139,7 @@ fn the_latest_commits_are_whole() {
     for revision in 101..=110 {
         history.push(&put(revision));
         history.push(&put(revision));
-        drop(history.close());
+        drop(history.close(Revision::MAX));
     }
     let each = put(1).footprint();
     for (bytes, oldest, changes) in [
@@ -148,7 +166,7 @@ fn commits_can_be_taken_back() {
     let same = filled(1 << 20, 101..=300);
     assert_eq!(history.bytes(), same.bytes());
     history.push(&put(301));
-    drop(history.close());
+    drop(history.close(Revision::MAX));
     history.take_back(0);
     assert_eq!(
         (after(&history, 100, 10), history.bytes()),

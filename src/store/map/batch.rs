@@ -111,7 +111,7 @@ impl Map {
             }
         }
         contents.counter.last = changes.revision;
-        let forgotten = contents.history.close();
+        let forgotten = contents.history.close(self.audience.forgettable());
         self.report(&contents);
         // A batch may be long, and its thread may be back for the next one at once.
         RwLockWriteGuard::unlock_fair(contents);

@@ -164,7 +164,7 @@ impl Loading {
                 self.history.push(&change);
             }
         }
-        drop(self.history.close());
+        drop(self.history.close(Revision::MAX));
         self.last = match kind {
             1 => revision,
             _ => self.last.max(revision),

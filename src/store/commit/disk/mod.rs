@@ -121,6 +121,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 
 pub use directory::OpenError;
+pub(in crate::store) use recovery::steps;
 
 use super::stall::{Stall, UnderWay};
 use super::{Completion, Deliver, Job, Reply};

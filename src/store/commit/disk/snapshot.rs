@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use super::changes::{self, Form, Loading};
 use super::directory::{Directory, OpenError};
 use super::frame::{self, FrameHead, HEAD, Tag};
+use super::recovery;
 use crate::store::history::History;
 use crate::store::index::Loader;
 use crate::store::{Entry, Revision};
@@ -219,7 +220,7 @@ pub(super) fn read(
         let changes = changes.ok_or_else(|| damaged("it does not match its checksums"))?;
         changes.iter().for_each(|it| history.push(it));
     }
-    drop(history.close());
+    drop(history.close(Revision::MAX));
     let blocks = parts.into_iter().map(|(_, entries)| entries);
     let loading = Loading {
         entries: Loader::from_blocks(blocks),
@@ -369,6 +370,7 @@ impl Blocks {
                     return Err(error);
                 }
             }
+            recovery::step();
             self.report(block);
         }
         Ok(parts)
