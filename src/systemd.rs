@@ -106,17 +106,18 @@ impl Supervisor {
     ) -> io::Result<Loading> {
         let ended = Arc::new(AtomicBool::new(false));
         if self.socket.is_some() {
+            let seen = steps();
             self.extend();
             let (supervisor, ended) = (Arc::clone(self), Arc::clone(&ended));
             thread::Builder::new()
                 .name("loading".into())
-                .spawn(move || supervisor.look(steps, &ended))?;
+                .spawn(move || supervisor.look(seen, steps, &ended))?;
         }
         Ok(Loading(ended))
     }
 
-    fn look(&self, steps: impl Fn() -> u64, ended: &AtomicBool) {
-        let (mut seen, mut told) = (steps(), Instant::now());
+    fn look(&self, mut seen: u64, steps: impl Fn() -> u64, ended: &AtomicBool) {
+        let mut told = Instant::now();
         while !ended.load(Ordering::Acquire) {
             let now = steps();
             if now != seen && told.elapsed() >= EXTEND {

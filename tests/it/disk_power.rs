@@ -324,10 +324,10 @@ fn a_power_cut_after_a_kill_takes_back_nothing_that_a_client_has_seen() {
 }
 
 #[test]
-#[ignore = "takes minutes: THREADKV_CHANCES (200) at each moment, from THREADKV_SEED (1) on"]
+#[ignore = "takes minutes: TESTS_CHANCES (200) at each moment, from TESTS_SEED (1) on"]
 fn no_chance_lets_a_power_cut_take_back_what_was_answered() {
-    let seed = setting("THREADKV_SEED", 1);
-    let chances = setting("THREADKV_CHANCES", 200);
+    let seed = setting("TESTS_SEED", 1);
+    let chances = setting("TESTS_CHANCES", 200);
     for mode in ["sync", "os"] {
         let history = History::record(mode, "", 3);
         cut_at(&history, 0..usize::MAX, seed, chances);

@@ -1,7 +1,7 @@
 //! Random kills for long, half of them while the server starts: nothing that was answered is lost, and nothing is torn.
 //!
-//! `cargo test --test it -- disk_soak --ignored --nocapture`; `THREADKV_SOAK_KILLS` says how many kills (default 20000, some 20 minutes),
-//! `THREADKV_SEED` which ones.
+//! `cargo test --test it -- disk_soak --ignored --nocapture`; `TESTS_SOAK_KILLS` says how many kills (default 20000, some 20 minutes),
+//! `TESTS_SEED` which ones.
 
 #![expect(
     clippy::print_stderr,
@@ -30,7 +30,7 @@ const BULK: usize = 5;
 #[test]
 #[ignore = "takes 20 minutes"]
 fn thousands_of_random_kills_take_back_nothing_that_was_answered() {
-    let kills = env::var("THREADKV_SOAK_KILLS").map_or(20_000, |it| it.parse().unwrap());
+    let kills = env::var("TESTS_SOAK_KILLS").map_or(20_000, |it| it.parse().unwrap());
     run(kills);
 }
 
@@ -40,7 +40,7 @@ fn some_random_kills_take_back_nothing_that_was_answered() {
 }
 
 fn run(kills: u64) {
-    let seed = env::var("THREADKV_SEED").map_or(1, |it| it.parse().unwrap());
+    let seed = env::var("TESTS_SEED").map_or(1, |it| it.parse().unwrap());
     let mut random = Random(seed);
     for mode in ["sync", "os"] {
         let directory = Directory::new();

@@ -409,17 +409,17 @@ fn whatever_bytes_come_the_server_stays_what_it_was() {
     run(&RefCell::new(None), 6_000, 1000, false);
 }
 
-/// For THREADKV_FUZZ_SECONDS (1800), from THREADKV_FUZZ_SEED (the clock) on. With THREADKV_FUZZ_TAME, without what is
+/// For TESTS_FUZZ_SECONDS (1800), from TESTS_FUZZ_SEED (the clock) on. With TESTS_FUZZ_TAME, without what is
 /// known to leave something behind.
 #[test]
 #[ignore = "takes half an hour"]
 #[expect(clippy::print_stderr, reason = "the seed, and how it goes")]
 fn whatever_bytes_come_for_long_the_server_stays_what_it_was() {
     let number = |name: &str| env::var(name).ok()?.parse::<u64>().ok();
-    let time = Duration::from_secs(number("THREADKV_FUZZ_SECONDS").unwrap_or(1800));
-    let tame = env::var_os("THREADKV_FUZZ_TAME").is_some();
+    let time = Duration::from_secs(number("TESTS_FUZZ_SECONDS").unwrap_or(1800));
+    let tame = env::var_os("TESTS_FUZZ_TAME").is_some();
     let clock = || std::process::id().into();
-    let mut seed = number("THREADKV_FUZZ_SEED").unwrap_or_else(clock);
+    let mut seed = number("TESTS_FUZZ_SEED").unwrap_or_else(clock);
     let (target, started) = (RefCell::new(None), Instant::now());
     let mut reported = started;
     while started.elapsed() < time {

@@ -82,14 +82,14 @@ fn a_legal_request_with_a_change_is_answered() {
     run(&Server::start(&[]), 1000, 3000);
 }
 
-/// For THREADKV_FUZZ_SECONDS (600), from THREADKV_FUZZ_SEED (the process's number) on.
+/// For TESTS_FUZZ_SECONDS (600), from TESTS_FUZZ_SEED (the process's number) on.
 #[test]
 #[ignore = "takes ten minutes"]
 #[expect(clippy::print_stderr, reason = "how many there were")]
 fn a_legal_request_with_a_change_is_answered_for_long() {
     let number = |name: &str| env::var(name).ok()?.parse::<u64>().ok();
-    let time = Duration::from_secs(number("THREADKV_FUZZ_SECONDS").unwrap_or(600));
-    let first = number("THREADKV_FUZZ_SEED").unwrap_or(std::process::id().into());
+    let time = Duration::from_secs(number("TESTS_FUZZ_SECONDS").unwrap_or(600));
+    let first = number("TESTS_FUZZ_SEED").unwrap_or(std::process::id().into());
     let (server, started, mut seed) = (Server::start(&[]), Instant::now(), first);
     while started.elapsed() < time {
         run(&server, seed, 1000);

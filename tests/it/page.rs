@@ -117,7 +117,7 @@ fn serve(site: &tiny_http::Server, requests: &Receiver<Value>, reports: &Sender<
 }
 
 /// Set in the environment where a test must not be left out for want of a browser.
-pub const REQUIRED: &str = "THREADKV_CI";
+pub const REQUIRED: &str = "TESTS_CI";
 
 /// A browser process with all its children, and what it writes. Killed when dropped.
 pub struct Browser {

@@ -240,7 +240,7 @@ impl Drop for Server {
     }
 }
 
-/// Keeps the settings of the tests, such as `THREADKV_CI`, from a server, which would warn of them. What the command sets itself stays.
+/// Keeps the variables of whoever runs the tests, such as `THREADKV_PORT`, from a server. What the command sets itself stays.
 pub fn forget_own_settings(command: &mut Command) {
     let kept: Vec<OsString> = command.get_envs().map(|(name, _)| name.into()).collect();
     let ours = env::vars_os().map(|(name, _)| name);

@@ -13,7 +13,7 @@ use crate::directory::Directory;
 use crate::process::{Server, wait_for};
 
 /// Where this variable is set, a missing program is a failure.
-const REQUIRED: &str = "THREADKV_CI";
+const REQUIRED: &str = "TESTS_CI";
 
 /// Whether a program of Debian's package `prometheus` is there; says so if not.
 #[expect(

@@ -41,7 +41,7 @@ const BACK_TO_NORMAL: Duration = Duration::from_secs(2);
 #[ignore = "takes ten minutes"]
 fn all_attackers_at_once_for_long() {
     raise_own_limit();
-    let seconds = env::var("THREADKV_SOAK_SECONDS").map_or(600, |it| it.parse().unwrap());
+    let seconds = env::var("TESTS_SOAK_SECONDS").map_or(600, |it| it.parse().unwrap());
     let time = Duration::from_secs(seconds);
     let server = start_with_descriptors(DESCRIPTORS, &[]);
     server.put("/kv/large", "v".repeat(LARGE)).expect(200, "");
@@ -262,7 +262,7 @@ fn flood(server: &Server, hold: Duration, round: usize) {
                 "--ignored",
                 "--nocapture",
             ])
-            .env("THREADKV_FLOOD", format!("{source} {}", server.address));
+            .env("TESTS_FLOOD", format!("{source} {}", server.address));
         let command = command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().unwrap();
         Flooder {
@@ -302,7 +302,7 @@ fn flood(server: &Server, hold: Duration, round: usize) {
 #[test]
 #[ignore = "is a part of the soak test"]
 fn part_of_a_flood() {
-    let Ok(order) = env::var("THREADKV_FLOOD") else {
+    let Ok(order) = env::var("TESTS_FLOOD") else {
         return;
     };
     let (source, address) = order.split_once(' ').unwrap();

@@ -12,7 +12,7 @@ use crate::process::{Server, wait_for};
 use crate::watcher::{Event, Mirror, Mirrored, Watcher};
 
 const WRITERS: u64 = 3;
-/// Unless `THREADKV_WATCH_ROUNDS` says otherwise.
+/// Unless `TESTS_WATCH_ROUNDS` says otherwise.
 const ROUNDS: u64 = 12;
 /// At a time.
 const MIRRORS: usize = 8;
@@ -178,7 +178,7 @@ fn a_mirror_is_what_the_store_is() {
     for (kind, server) in servers.iter().enumerate() {
         let mut client = server.connect();
         let mut all: Vec<Watching> = Vec::new();
-        for round in 1..=setting("THREADKV_WATCH_ROUNDS", ROUNDS) {
+        for round in 1..=setting("TESTS_WATCH_ROUNDS", ROUNDS) {
             let part = PARTS[round as usize % PARTS.len()];
             thread::scope(|scope| {
                 let write = |writer| {
