@@ -1,11 +1,12 @@
 //! What systemd and the server tell each other: that it loads, serves, is alive and stops, and which socket it listens on.
 //!
 //! All of it happens only where the environment asks for it, as systemd sets it for `Type=notify`, `WatchdogSec=` and socket units. A
-//! message is one datagram, so this needs no crate; taking over a descriptor needs unsafe code, and `listenfd` has that.
+//! message is one datagram, so this needs no crate; nor does the descriptor of a socket: the crates that take it over bring futures.
 
 use std::env;
 use std::io;
 use std::net::TcpListener;
+use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::process;
@@ -15,10 +16,14 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::bounded;
-use listenfd::ListenFd;
+use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::net::sockopt;
+use rustix::net::{AddressFamily, SocketType};
 
 use crate::server::Pool;
+
+/// The first descriptor that systemd passes (`sd_listen_fds`).
+const FIRST_PASSED: i32 = 3;
 
 /// How often it is looked whether loading has got on.
 const LOOK: Duration = Duration::from_secs(1);
@@ -32,29 +37,37 @@ const LOADING: Duration = Duration::from_secs(120);
 /// How long systemd may take to accept a message.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// The listening socket that systemd has passed, if it has.
-///
-/// To be called before there are other threads, since it takes the variables out of the environment.
+/// The listening socket that systemd has passed, if it has. To be called once.
 pub fn listener() -> Result<Option<TcpListener>, String> {
-    if env::var_os("LISTEN_PID").is_none() {
+    let number = |name| env::var(name).ok()?.parse::<u32>().ok();
+    if number("LISTEN_PID") != Some(process::id()) {
         return Ok(None); // these variables are of somebody else
     }
-    let mut given = ListenFd::from_env();
-    if given.len() > 1 {
-        return Err(format!(
-            "LISTEN_FDS {}: expected one socket; give the unit one ListenStream= only",
-            given.len()
-        ));
+    match number("LISTEN_FDS") {
+        None | Some(0) => return Ok(None),
+        Some(1) => {}
+        Some(sockets) => {
+            return Err(format!(
+                "LISTEN_FDS {sockets}: expected one socket; give the unit one ListenStream= only"
+            ));
+        }
     }
     let wrong = |error: &dyn std::fmt::Display| {
         format!(
             "the socket that LISTEN_FDS passes cannot be used: {error}; expected ListenStream= with an address and a port"
         )
     };
-    let socket = given.take_tcp_listener(0).map_err(|error| wrong(&error))?;
-    let Some(socket) = socket else {
-        return Ok(None);
-    };
+    // SAFETY: systemd has opened it for this process, and nobody else here knows of it.
+    #[expect(unsafe_code, reason = "a descriptor has no owner before")]
+    let socket = unsafe { OwnedFd::from_raw_fd(FIRST_PASSED) };
+    fcntl_setfd(&socket, FdFlags::CLOEXEC).map_err(|error| wrong(&error))?;
+    let family = sockopt::socket_domain(&socket).map_err(|error| wrong(&error))?;
+    let kind = sockopt::socket_type(&socket).map_err(|error| wrong(&error))?;
+    let is_tcp = [AddressFamily::INET, AddressFamily::INET6].contains(&family);
+    if !is_tcp || kind != SocketType::STREAM {
+        return Err(wrong(&"it is no TCP socket"));
+    }
+    let socket = TcpListener::from(socket);
     match sockopt::socket_acceptconn(&socket) {
         Ok(true) => Ok(Some(socket)),
         Ok(false) => Err(wrong(&"it does not listen (Accept=yes cannot be served)")),

@@ -168,13 +168,10 @@ fn a_socket_of_another_kind_is_one_line() {
     let file = fs::File::open("/dev/null").unwrap();
     let others = TcpListener::bind("0.0.0.0:0").unwrap();
     let sockets: [(OwnedFd, &str); 5] = [
-        (
-            udp.into(),
-            "fd 3 is not a valid tcp socket; expected ListenStream=",
-        ),
-        (unix.into(), "fd 3 is not a valid tcp socket"),
+        (udp.into(), "it is no TCP socket; expected ListenStream="),
+        (unix.into(), "it is no TCP socket"),
         (connected.into(), "it does not listen"),
-        (file.into(), "fd 3 is not a socket"),
+        (file.into(), "Socket operation on non-socket"),
         (others.into(), "lets other machines in: give --auth"),
     ];
     for (socket, why) in sockets {
