@@ -12,9 +12,10 @@
 
 mod copies;
 mod event;
+mod groups;
 mod watcher;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::io;
 use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -28,6 +29,7 @@ use crate::tokens::Tokens;
 use super::auth::Auth;
 use copies::Order;
 use event::{Events, mark};
+use groups::Groups;
 use watcher::{Stage, Watcher};
 
 /// A text ends behind about so many bytes.
@@ -78,8 +80,8 @@ struct State {
     /// The number of the latest watcher.
     last: u64,
     watchers: HashMap<u64, Watcher>,
-    /// Those who have been sent everything up to the head, by what they want.
-    waiting: HashMap<Arc<Want>, HashSet<u64>>,
+    /// Those who have been sent everything up to the head.
+    waiting: Groups,
     /// Those who wait for something else: for a copy, or for the head to come up to where they begin.
     parked: Vec<u64>,
     head: Revision,
@@ -208,7 +210,7 @@ impl Hub {
     fn leave(&self, number: u64) {
         let mut state = lock(&self.state);
         if let Some(watcher) = state.watchers.remove(&number) {
-            state.leave_group(&watcher.want, number);
+            state.waiting.leave(&watcher.want, number);
         }
         state.parked.retain(|it| *it != number);
         self.settle(&state);
@@ -221,15 +223,6 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
 }
 
 impl State {
-    fn leave_group(&mut self, want: &Arc<Want>, number: u64) {
-        if let Some(group) = self.waiting.get_mut(want) {
-            group.remove(&number);
-            if group.is_empty() {
-                self.waiting.remove(want);
-            }
-        }
-    }
-
     /// What comes next for a watcher that has taken everything.
     fn next(&mut self, number: u64, store: &Store) -> Next {
         let State {
@@ -246,8 +239,7 @@ impl State {
         let next = watcher.next(store, *head, memo);
         if let Next::Wait = next {
             if let Stage::Waiting = watcher.stage {
-                let group = waiting.entry(Arc::clone(&watcher.want)).or_default();
-                group.insert(number);
+                waiting.join(&watcher.want, number);
             } else {
                 parked.push(number);
             }
@@ -259,18 +251,13 @@ impl State {
     fn publish(&mut self, commits: &Commits, give: &mut dyn FnMut(u64, &Text) -> bool) -> Vec<u64> {
         let before = mem::replace(&mut self.head, commits.to);
         let mut behind = Vec::new();
-        let groups: Vec<Arc<Want>> = self.waiting.keys().cloned().collect();
-        for want in groups {
-            let text = match write(&want, &commits.changes) {
-                Some(text) if text.is_empty() => continue,
-                text => text.map(Text::from),
-            };
-            let group: Vec<u64> = self.waiting[&want].iter().copied().collect();
-            for number in group {
+        for (want, changes) in self.waiting.concerned(&commits.changes) {
+            let text = write(&want, &changes).map(Text::from);
+            for number in self.waiting.members(&want) {
                 if text.as_ref().is_some_and(|text| give(number, text)) {
                     continue;
                 }
-                self.leave_group(&want, number);
+                self.waiting.leave(&want, number);
                 let place = match text {
                     Some(_) => commits.to,
                     None => before,
@@ -287,25 +274,21 @@ impl State {
     }
 }
 
-/// The events of some commits for those who want them; `None` if that is too much for one text.
+/// The events of some commits, of which these are the changes that are wanted; `None` if that is too much for one text.
 fn write(want: &Want, changes: &[Change]) -> Option<Vec<u8>> {
     let mut out = Vec::new();
     for commit in changes.chunk_by(|a, b| a.revision() == b.revision()) {
-        if let Some(mut events) = events(want, commit)
-            && (!events.write(&mut out, TEXT) || out.len() >= TEXT)
-        {
+        if !events(want, commit).write(&mut out, TEXT) || out.len() >= TEXT {
             return None;
         }
     }
     Some(out)
 }
 
-/// The events of a commit for those who want them, if there are any.
-fn events(want: &Want, commit: &[Change]) -> Option<Events> {
-    let concerns = commit.iter().filter(|it| want.interest.covers(it));
-    let concerns: Vec<Change> = concerns.cloned().collect();
-    let revision = concerns.first().map(Change::revision)?;
-    Some(Events::new(concerns, Some(revision), want.values))
+/// The events of a commit, of which these are the changes that are wanted.
+fn events(want: &Want, commit: &[Change]) -> Events {
+    let revision = commit.last().map(Change::revision);
+    Events::new(commit.to_vec(), revision, want.values)
 }
 
 impl Publisher for Hub {
@@ -319,7 +302,7 @@ impl Publisher for Hub {
                 Some(commits) => behind.extend(state.publish(&commits, give)),
                 // It was not called in time.
                 None => {
-                    for number in state.waiting.drain().flat_map(|(_, group)| group) {
+                    for number in state.waiting.take_all() {
                         if let Some(watcher) = state.watchers.get_mut(&number) {
                             watcher.stage = Stage::Over;
                         }

@@ -206,9 +206,8 @@ impl Watcher {
                 to = *place;
                 break;
             }
-            if let Some(mut events) = super::events(&self.want, changes)
-                && !events.write(out, TEXT)
-            {
+            let mut events = super::events(&self.want, changes);
+            if !events.write(out, TEXT) {
                 *commit = Some((events, revision));
                 return Some(Followed::Enough);
             }

@@ -33,7 +33,7 @@ const LEFT_TO_OTHERS: u32 = 8;
 const TURN: Duration = Duration::from_millis(1);
 
 /// The longest such pause.
-const LONGEST_PAUSE: Duration = Duration::from_millis(60);
+const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 
 /// What clients may skip: a comment (WHATWG HTML, 9.2.5).
 const COMMENT: &[u8] = b":\n\n";

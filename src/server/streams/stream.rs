@@ -70,6 +70,11 @@ impl Stream {
     /// For how long the client has taken nothing, as of the looks before, while there was something for it. A client that has vanished takes
     /// nothing, and only its kernel could say so.
     pub(super) fn stalled(&mut self, now: Instant) -> Duration {
+        if self.pending.is_empty() && self.taken.0 >= self.total {
+            // It had everything at the last look, and nothing was sent since: the system need not be asked.
+            self.taken.1 = now;
+            return Duration::ZERO;
+        }
         let taken = self.count_taken();
         let has_all = self.pending.is_empty() && taken >= self.total;
         if has_all || taken != self.taken.0 {
