@@ -10,10 +10,11 @@
 //!
 //! * [`server`] is the simple path: it moves requests to workers and answers to clients. It knows no keys.
 //! * `armour` makes tiny_http fit to face the world. It can be left out: `cargo build --no-default-features`.
-//! * [`store`] owns keys and values, and commits writes to memory or to disk. It knows no HTTP.
+//! * [`store`] owns keys and values, and commits writes to memory, to disk, or by way of etcd. It knows nothing of clients.
 //! * [`api`] joins the two: requests become commands, outcomes become responses. There are two APIs over the same keys.
 //! * [`budget`] counts the memory that the data and the bodies under way take. The armour and the store share it. [`machine`] finds out how much
 //!   there is.
+//! * [`etcd`] is a client of etcd. Only the store uses it.
 //! * [`dump`] is the format of exports: it reads them, and makes a store of one.
 //! * [`metrics`] has what counts without a lock. The server, the armour and the store count with it, and `/metrics` writes it down.
 //! * [`options`] turns the command line into a [`options::Config`] that the rest may trust. [`tokens`], [`rate`], [`origin`] and [`host`] are what
@@ -91,6 +92,15 @@
 //! 4. `server/slow.rs`: where the time of a slow request went.
 //! 5. `server/id.rs`: the `X-Request-Id` of an answer and of its line in the log.
 //!
+//! **A cluster** is a third way to commit:
+//!
+//! 1. `store/commit/cluster/mod.rs`: etcd as a log of commands, and what each thread does. *Why a log, and not the keys themselves?* Then each node
+//!    decides with the code that it has anyway, and a bulk request, a clear or a condition is one record.
+//! 2. `lane.rs` puts records into the log, `follower.rs` reads them, `replica.rs` carries them out. *What if an answer of etcd is lost?* The
+//!    same record is put again, and counts once.
+//! 3. `barrier.rs`, `readers.rs`, `api/consistency.rs`: how a read gets to see what other nodes have taken.
+//! 4. `snapshot.rs`, `keeper.rs`: how the log is kept short, and who does that.
+//!
 //! **The armour** adds what hostile and slow clients make necessary. Its page lists each hazard, with the test that shows it. Begin with
 //! `armour/hooks.rs`, the strangest file. Then follow the bytes: `armour/connection/reading.rs`, `armour/inbound.rs`, `armour/head.rs`. Then
 //! the answer: `armour/connection/serving.rs`, `armour/transfer.rs`. Last, `armour/accept.rs`. *Who may wait for a client?* tiny_http's threads
@@ -107,6 +117,7 @@ pub mod api;
 pub mod armour;
 pub mod budget;
 pub mod dump;
+pub mod etcd;
 pub mod health;
 pub mod host;
 pub mod logging;

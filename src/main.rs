@@ -6,7 +6,7 @@
     warn(clippy::expect_used, clippy::panic, clippy::unwrap_used)
 )]
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::panic;
 use std::path::Path;
@@ -24,13 +24,14 @@ use signal_hook::low_level::signal_name;
 use threadkv::api::{About, Admitted, Api, Auth, Hub, Limits};
 use threadkv::budget::Budget;
 use threadkv::dump::restore::{self, Restored};
+use threadkv::etcd::Credentials;
 use threadkv::health;
 use threadkv::logging;
 use threadkv::machine;
 use threadkv::memory;
-use threadkv::options::{self, Config, Invocation, Restore, TokenCommand};
+use threadkv::options::{self, Cluster, Config, Invocation, Restore, TokenCommand};
 use threadkv::server::{self, Bell, Door, Monitor, Parts, Pool, Server};
-use threadkv::store::{self, DiskOptions, Reply, Store};
+use threadkv::store::{self, ClusterOptions, DiskOptions, Reply, Store};
 use threadkv::systemd::{self, Supervisor};
 use threadkv::tokens::{self, Token, Tokens};
 
@@ -177,9 +178,10 @@ fn serve(mut config: Config) -> Result<(), String> {
         hosts: config.allowed_hosts,
     };
     let about = About {
-        durability: match config.working_dir {
-            Some(_) => config.durability.to_string(),
-            None => "memory".into(),
+        durability: match (&config.cluster, &config.working_dir) {
+            (Some(_), _) => "cluster".into(),
+            (None, Some(_)) => config.durability.to_string(),
+            (None, None) => "memory".into(),
         },
         workers: config.workers,
         started: Instant::now(),
@@ -216,9 +218,12 @@ fn serve(mut config: Config) -> Result<(), String> {
     supervisor.watch(workers).map_err(no_thread)?;
     serving.store(true, Ordering::Release);
     let (version, workers) = (env!("CARGO_PKG_VERSION"), config.workers);
-    let mode = match &config.working_dir {
-        Some(directory) => format!("{}, durability {}", directory.display(), config.durability),
-        None => "in memory".to_owned(),
+    let mode = match (&config.cluster, &config.working_dir) {
+        (Some(cluster), _) => format!("{} in etcd", cluster.prefix),
+        (None, Some(directory)) => {
+            format!("{}, durability {}", directory.display(), config.durability)
+        }
+        (None, None) => "in memory".to_owned(),
     };
     log::info!("{of_memory}");
     log::info!(
@@ -371,8 +376,11 @@ fn budget(config: &Config) -> (Budget, String) {
     (budget, words)
 }
 
-/// Opens the store that the options ask for. Answers to its writes go back through the pool.
+/// Opens the store that the options ask for. Its answers go back through the pool.
 fn open_store(config: &Config, budget: Arc<Budget>, pool: Pool) -> Result<Store, String> {
+    if let Some(cluster) = &config.cluster {
+        return join(cluster, config, budget, pool);
+    }
     let Some(directory) = &config.working_dir else {
         return Store::in_memory(config.history, budget)
             .map_err(|error| format!("cannot start a thread: {error}"));
@@ -384,4 +392,35 @@ fn open_store(config: &Config, budget: Arc<Budget>, pool: Pool) -> Result<Store,
         history: config.history,
     };
     Store::open(directory, options, budget, deliver).map_err(|error| error.to_string())
+}
+
+/// Becomes a node of a cluster.
+fn join(
+    cluster: &Cluster,
+    config: &Config,
+    budget: Arc<Budget>,
+    pool: Pool,
+) -> Result<Store, String> {
+    let credentials = cluster.user.as_ref().map(|(user, file)| {
+        let password = fs::read_to_string(file)
+            .map_err(|error| format!("--cluster-password-file {}: {error}", file.display()))?;
+        let password = password.trim_end_matches(['\r', '\n']).to_owned();
+        let user = user.clone();
+        Ok::<_, String>(Credentials { user, password })
+    });
+    let system = rustix::system::uname();
+    let options = ClusterOptions {
+        endpoints: cluster.endpoints.clone(),
+        prefix: cluster.prefix.clone(),
+        credentials: credentials.transpose()?,
+        name: format!(
+            "{}:{}",
+            system.nodename().to_string_lossy(),
+            config.address.port()
+        ),
+        history: config.history,
+        snapshot_after: config.snapshot_after,
+    };
+    let deliver = move |answers| pool.resume_all(answers, Reply::deliver);
+    Store::join(options, budget, deliver).map_err(|error| error.to_string())
 }

@@ -7,11 +7,10 @@ use crate::origin::Origin;
 use crate::server::{Head, Headers, Method, Response};
 
 /// Answer headers that pages may read.
-const EXPOSED: &str = "Allow, ETag, Retry-After, WWW-Authenticate, X-RateLimit-Limit, X-RateLimit-Remaining, X-RateLimit-Reset, X-Request-Id";
+const EXPOSED: &str = "Allow, ETag, Retry-After, WWW-Authenticate, X-RateLimit-Limit, X-RateLimit-Remaining, X-RateLimit-Reset, X-Request-Id, X-Threadkv-Age";
 
 /// Request headers that pages may send, besides those that browsers always allow.
-const ALLOWED_HEADERS: &str =
-    "Authorization, Content-Type, If-Match, If-None-Match, Last-Event-ID, X-API-Key, X-Request-Id";
+const ALLOWED_HEADERS: &str = "Authorization, Content-Type, If-Match, If-None-Match, Last-Event-ID, X-API-Key, X-Request-Id, X-Threadkv-Consistency";
 
 /// Every method that any path has.
 const ALL_METHODS: &str = "GET, HEAD, POST, PUT, DELETE";

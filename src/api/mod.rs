@@ -5,6 +5,7 @@
 
 mod auth;
 mod conditions;
+mod consistency;
 mod cors;
 mod hosts;
 mod json;
@@ -237,6 +238,7 @@ impl Api {
             }
             Endpoint::Operating(endpoint) => let_in.map(|()| operating::admit(self, endpoint)),
         };
+        let admitted = admitted.and_then(|it| consistency::see_to(self, endpoint, head, it));
         match admitted {
             Ok(admission) => Ok(admission.with_headers(headers)),
             Err(response) => Err(response.with_headers(headers)),

@@ -127,13 +127,25 @@ fn write(store: &Store, command: Command, tagged: bool, mut call: Call) {
                     false => response,
                 }
             }
-            Err(failure @ CommitError::Full { .. }) => line(507, &failure.to_string()),
-            Err(failure @ CommitError::TimedOut) => line(504, &failure.to_string()),
-            Err(failure @ (CommitError::Unavailable | CommitError::DiskFailed)) => {
-                line(503, &failure.to_string()).with_header("Retry-After", RETRY_AFTER)
-            }
+            Err(failure) => no_outcome(failure),
         });
     });
+}
+
+/// The answer where the store has no outcome.
+fn no_outcome(failure: CommitError) -> Response {
+    let message = failure.to_string();
+    match failure {
+        CommitError::Full { .. } => line(507, &message),
+        CommitError::TooLarge { .. } => line(413, &message),
+        CommitError::TimedOut => line(504, &message),
+        CommitError::Unavailable | CommitError::DiskFailed => unavailable(&message),
+    }
+}
+
+/// The answer where the store cannot take a request now.
+pub(super) fn unavailable(why: &str) -> Response {
+    line(503, why).with_header("Retry-After", RETRY_AFTER)
 }
 
 /// Answers a request for an unknown path, or with a method that the path does not have.

@@ -21,11 +21,27 @@ pub(super) struct Args {
     #[argh(option, arg_name = "dir")]
     pub(super) working_dir: Option<PathBuf>,
 
+    /// members of etcd, as http://HOST:PORT,...: this is one of several nodes that have the same keys
+    #[argh(option, arg_name = "urls")]
+    pub(super) cluster: Option<String>,
+
+    /// what the keys in etcd begin with; nodes with the same one have the same keys (default threadkv/)
+    #[argh(option, arg_name = "text")]
+    pub(super) cluster_prefix: Option<String>,
+
+    /// user of etcd, where it asks for one
+    #[argh(option, arg_name = "name")]
+    pub(super) cluster_user: Option<String>,
+
+    /// file with that user's password
+    #[argh(option, arg_name = "file")]
+    pub(super) cluster_password_file: Option<PathBuf>,
+
     /// sync, os or none: what an answered write survives (default sync, a power cut)
     #[argh(option, arg_name = "mode")]
     pub(super) durability: Option<String>,
 
-    /// bytes of log after which a snapshot of the data replaces it, at least (default 16777216)
+    /// bytes of log after which a snapshot of the data replaces it, at least (default 16777216, with --cluster 67108864)
     #[argh(option, arg_name = "bytes")]
     pub(super) snapshot_after: Option<String>,
 
@@ -49,9 +65,9 @@ pub(super) struct Args {
     #[argh(option, default = "String::from(\"1000\")", arg_name = "number")]
     pub(super) max_watchers: String,
 
-    /// largest value, in bytes (default 10485760)
-    #[argh(option, default = "String::from(\"10485760\")", arg_name = "bytes")]
-    pub(super) max_value_bytes: String,
+    /// largest value, in bytes (default 10485760, with --cluster 1048576)
+    #[argh(option, arg_name = "bytes")]
+    pub(super) max_value_bytes: Option<String>,
 
     /// items of a bulk request, at most (default 500)
     #[argh(option, default = "String::from(\"500\")", arg_name = "number")]

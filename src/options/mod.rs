@@ -15,11 +15,13 @@ use crate::server::Timeouts;
 use crate::store::{Durability, HISTORY_BYTES, MAX_OPERATIONS};
 
 mod args;
+mod cluster;
 mod commands;
 mod environment;
 mod peers;
 mod values;
 
+pub use cluster::Cluster;
 pub use commands::{Restore, TokenCommand};
 pub use environment::Variables;
 
@@ -34,6 +36,9 @@ const MAX_WORKERS: usize = 256;
 
 /// The largest value that can be asked for: 1 GiB. Values live in memory, and each upload needs its size once more.
 const MAX_MAX_VALUE_BYTES: u64 = 1 << 30;
+
+/// The largest value unless another one is asked for, in bytes: 10 MiB.
+const VALUE_BYTES: u64 = 10 << 20;
 
 /// The least and the most memory that can be asked for, in bytes: 1 MiB and 1 PiB.
 const MIN_MAX_MEMORY: u64 = 1 << 20;
@@ -78,6 +83,8 @@ pub struct Config {
     lets_all_in: bool,
     /// Where data lives; `None` keeps it in memory only.
     pub working_dir: Option<PathBuf>,
+    /// The cluster that this is a node of.
+    pub cluster: Option<Cluster>,
     /// What an answered write means, where there is a working directory.
     pub durability: Durability,
     /// Bytes of log after which a snapshot of the data replaces it, at least.
@@ -205,9 +212,18 @@ fn config(args: Args) -> Result<Config, String> {
         refuse_others(&format!("--host {host}"), host)?;
     }
     let warnings = warnings(&args);
+    let cluster = cluster::cluster(&args)?;
     let working_dir = match &args.peers {
         Some(peers) => working_dir_of_peer(peers, port, args.working_dir)?,
         None => args.working_dir,
+    };
+    let (most, value_bytes, snapshot_after) = match &cluster {
+        Some(_) => (
+            cluster::MAX_VALUE_BYTES,
+            cluster::MAX_VALUE_BYTES,
+            cluster::SNAPSHOT_AFTER,
+        ),
+        None => (MAX_MAX_VALUE_BYTES, VALUE_BYTES, SNAPSHOT_AFTER),
     };
     let cores = std::thread::available_parallelism().map_or(2, usize::from);
     Ok(Config {
@@ -215,12 +231,13 @@ fn config(args: Args) -> Result<Config, String> {
         address_given: args.host.is_some() || args.port.is_some(),
         lets_all_in,
         working_dir,
+        cluster,
         auth: args.auth,
         metrics_open: args.metrics_open,
         durability: args
             .durability
             .map_or(Ok(Durability::Sync), |mode| durability(&mode))?,
-        snapshot_after: args.snapshot_after.map_or(Ok(SNAPSHOT_AFTER), |bytes| {
+        snapshot_after: args.snapshot_after.map_or(Ok(snapshot_after), |bytes| {
             let range = MIN_SNAPSHOT_AFTER..=MAX_SNAPSHOT_AFTER;
             number("--snapshot-after", &bytes, range)
         })?,
@@ -245,11 +262,9 @@ fn config(args: Args) -> Result<Config, String> {
             bytes("--history", &text, 0..=MAX_MAX_MEMORY)
         })?,
         max_watchers: number("--max-watchers", &args.max_watchers, 0..=usize::MAX)?,
-        max_value_bytes: number(
-            "--max-value-bytes",
-            &args.max_value_bytes,
-            1..=MAX_MAX_VALUE_BYTES,
-        )?,
+        max_value_bytes: args.max_value_bytes.map_or(Ok(value_bytes), |bytes| {
+            number("--max-value-bytes", &bytes, 1..=most)
+        })?,
         max_batch: number("--max-batch", &args.max_batch, 1..=MAX_OPERATIONS)?,
         rate_limit: rate(args.rate_limit)?,
         cors_origins: args
@@ -331,11 +346,18 @@ fn warnings(args: &Args) -> Vec<String> {
     let mut warnings = Vec::new();
     for (option, given) in [
         ("--durability", args.durability.is_some()),
-        ("--snapshot-after", args.snapshot_after.is_some()),
+        (
+            "--snapshot-after",
+            args.snapshot_after.is_some() && args.cluster.is_none(),
+        ),
     ] {
         if given && args.working_dir.is_none() {
+            let place = match args.cluster {
+                Some(_) => "etcd keeps the data",
+                None => "data lives in memory only",
+            };
             warnings.push(format!(
-                "{option} has no effect without --working-dir: data lives in memory only"
+                "{option} has no effect without --working-dir: {place}"
             ));
         }
     }

@@ -2,7 +2,7 @@
 
 use super::call::Call;
 use super::pieces::{Piece, Pieces, Taken};
-use super::response::Headers;
+use super::response::{Headers, Response};
 
 /// What is to be done with a request once its body is there.
 pub struct Admission {
@@ -12,6 +12,9 @@ pub struct Admission {
     /// What the answer carries from here on, whichever it is.
     pub(super) headers: Headers,
 }
+
+/// Called when a request may be answered, or with an answer in its place.
+pub type GoOn = Box<dyn FnOnce(Result<(), Response>) + Send>;
 
 /// Answers a request, at once or later.
 pub(super) enum Handler {
@@ -38,6 +41,21 @@ impl Admission {
             handler: Handler::Pieces(Box::new(pieces)),
             headers: Headers::new(),
         }
+    }
+
+    /// The same, once `wait` says so, on any thread; or it has the request answered without its handler. For requests whose body is taken
+    /// whole.
+    pub fn after(mut self, wait: impl FnOnce(GoOn) + Send + 'static) -> Admission {
+        self.handler = match self.handler {
+            Handler::Whole(handler) => Handler::Whole(Box::new(move |call| {
+                wait(Box::new(move |result| match result {
+                    Ok(()) => handler(call),
+                    Err(response) => call.answer(response),
+                }));
+            })),
+            pieces => pieces,
+        };
+        self
     }
 
     /// The same, and the answer carries these headers, whichever it is.

@@ -43,7 +43,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::Receiver;
 
-pub use admission::Admission;
+pub use admission::{Admission, GoOn};
 pub use call::{Call, Hold, Turn};
 pub use door::{ClientId, Connection, Door, Outgoing, Payload, Plain, Timeouts};
 pub use fault::Fault;

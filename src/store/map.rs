@@ -21,6 +21,7 @@ use super::history::{Commits, History, Past};
 use super::index::Entries;
 use super::meters::Meters;
 use super::removed::Removed;
+use super::revision;
 use super::revision::Counter;
 use super::{Command, CommitError, Committed, Entry, Expiry, Interest, Key, Revision};
 use locked::Locked;
@@ -234,14 +235,44 @@ impl Map {
         let long = command.operations() >= MANY;
         let (most, limit) = (command.grows_at_most(), self.budget.data_limit());
         let sweeps = matches!(command, Command::Sweep);
+        let result = self.change(long, |locked| {
+            command.check_room(locked, most, limit)?;
+            Ok(command.execute(locked, Expiry::now()))
+        });
+        if !sweeps && result.is_ok() {
+            self.meters.batches.observe(1);
+        }
+        result
+    }
+
+    /// Carries out commands, in one step for all readers, at the time `now`, where the data may take so many bytes. What comes of that depends on
+    /// nothing else but the entries, so it is the same on every node of a cluster.
+    pub(super) fn execute_all(
+        &self,
+        commands: &[Command],
+        now: Expiry,
+        limit: u64,
+    ) -> Vec<Result<Committed, CommitError>> {
+        self.meters.batches.observe(commands.len() as u64);
+        self.change(true, |locked| {
+            locked.contents.counter.least = revision::at_millis(now.millis());
+            let execute = |command: &Command| {
+                command.check_room(locked, command.grows_at_most(), limit)?;
+                Ok(command.execute(locked, now))
+            };
+            commands.iter().map(execute).collect()
+        })
+    }
+
+    /// Changes the entries. After a long change, others get their turn first.
+    fn change<T>(&self, long: bool, change: impl FnOnce(&mut Locked<'_>) -> T) -> T {
         let mut locked = Locked {
             contents: self.write(),
             removed: Removed::default(),
             budget: &self.budget,
             meters: &self.meters,
         };
-        let room = command.check_room(&locked, most, limit);
-        let result = room.map(|()| command.execute(&mut locked, Expiry::now()));
+        let result = change(&mut locked);
         let Locked {
             mut contents,
             removed,
@@ -249,9 +280,6 @@ impl Map {
         } = locked;
         let forgotten = contents.history.close(self.audience.forgettable());
         self.report(&contents);
-        if !sweeps && result.is_ok() {
-            self.meters.batches.observe(1);
-        }
         if long {
             RwLockWriteGuard::unlock_fair(contents);
         } else {

@@ -25,7 +25,13 @@ pub struct Meters {
 }
 
 /// Words for each [`CommitError`].
-const WORDS: [&str; 4] = ["unavailable", "disk_failed", "timed_out", "store_full"];
+const WORDS: [&str; 5] = [
+    "unavailable",
+    "disk_failed",
+    "timed_out",
+    "store_full",
+    "too_large",
+];
 
 impl Default for Meters {
     fn default() -> Meters {
@@ -105,6 +111,7 @@ impl Meters {
             CommitError::DiskFailed => 1,
             CommitError::TimedOut => 2,
             CommitError::Full { .. } => 3,
+            CommitError::TooLarge { .. } => 4,
         };
         self.refused[word].fetch_add(1, Ordering::Relaxed);
     }
@@ -131,6 +138,6 @@ mod tests {
         meters.count_refused(CommitError::Full { limit: 1, used: 1 });
         meters.count_refused(CommitError::TimedOut);
         let refused: Vec<u64> = meters.refused().map(|(_, count)| count).collect();
-        assert_eq!(refused, [0, 0, 1, 1]);
+        assert_eq!(refused, [0, 0, 1, 1, 0]);
     }
 }

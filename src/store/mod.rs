@@ -3,7 +3,7 @@
 //! ```text
 //! Arc<Store> ── Map ── RwLock ── Entries ── HashMap: key to entry
 //!      │                               └── the same keys in order, and by deadline
-//!      └── Committer: memory or disk
+//!      └── Committer: memory, disk or etcd
 //! ```
 //!
 //! The workers share the store as an `Arc`. One [`map`], behind an `RwLock`, serves every read, whatever the mode. A write is a
@@ -37,7 +37,9 @@ use std::time::Duration;
 
 pub use change::{Cause, Change};
 pub use command::{Command, MAX_OPERATIONS, Operation, Outcome};
-pub use commit::{DiskOptions, Durability, OpenError, Reply};
+pub use commit::{
+    ClusterOptions, ClusterStatus, DiskOptions, Durability, JoinError, OpenError, Reply, Role,
+};
 pub use entry::{Entry, Expiry, Kind};
 pub use history::{Commits, Past};
 pub use interest::Interest;
@@ -49,7 +51,7 @@ pub use revision::{Committed, Condition, Revision, Revisions, Unmet, When};
 
 use crate::budget::Budget;
 
-use commit::Committer;
+use commit::{Cluster, Committer};
 use frozen::Frozen;
 use map::Map;
 use sweeper::Sweeper;
@@ -87,6 +89,11 @@ pub enum CommitError {
     DiskFailed,
     /// The disk hangs over this write, which may or may not take effect.
     TimedOut,
+    /// The command has more bytes than a cluster can agree on. Nothing has changed.
+    TooLarge {
+        /// The most that it may have.
+        limit: u64,
+    },
     /// The data would take more memory than it may. Nothing has changed. What does not grow the data is taken.
     Full {
         /// How many bytes the data may take.
@@ -106,10 +113,23 @@ impl fmt::Display for CommitError {
             CommitError::TimedOut => {
                 "the store did not answer in time; the write may or may not have happened"
             }
+            CommitError::TooLarge { .. } => "too large for a cluster",
             CommitError::Full { .. } => "store is full",
         })
     }
 }
+
+/// A node of a cluster cannot tell whether it has everything that was committed, so a read could miss something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotCurrent;
+
+impl fmt::Display for NotCurrent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("this node cannot tell whether it is current")
+    }
+}
+
+impl std::error::Error for NotCurrent {}
 
 /// What is wrong with a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,6 +142,12 @@ pub enum Problem {
     Refusing,
     /// Snapshots fail, so the log grows.
     NoSnapshots,
+    /// etcd does not answer, or its members do not agree.
+    NoQuorum,
+    /// etcd has no room for writes.
+    EtcdFull,
+    /// A newer version has written something into etcd that this one does not know.
+    Outdated,
 }
 
 impl fmt::Display for Problem {
@@ -133,6 +159,9 @@ impl fmt::Display for Problem {
             Problem::Stalled => "the disk does not end a write; writes are refused until it does",
             Problem::Refusing => "the disk does not take writes, it may be full",
             Problem::NoSnapshots => "snapshots cannot be written, so the log grows",
+            Problem::NoQuorum => "etcd does not answer, or has no quorum; nothing can be read or written until it does",
+            Problem::EtcdFull => "etcd has no room, writes are refused",
+            Problem::Outdated => "a newer version has written to etcd what this one does not know; upgrade this node",
         })
     }
 }
@@ -172,6 +201,18 @@ impl Store {
         }
         Store::with(committer)
             .map_err(|error| OpenError::Io("start a thread for", directory.into(), error))
+    }
+
+    /// Becomes a node of a cluster, whose entries are kept in etcd and in the memory of each node. Waits until etcd can be reached and everything
+    /// is loaded. `deliver` as for [`Store::open`].
+    pub fn join(
+        options: ClusterOptions,
+        budget: Arc<Budget>,
+        deliver: impl Fn(Vec<Reply>) + Send + Sync + 'static,
+    ) -> Result<Store, JoinError> {
+        let map = Arc::new(Map::new(budget));
+        let committer = Committer::in_cluster(options, map, deliver)?;
+        Store::with(committer).map_err(JoinError::Io)
     }
 
     fn with(committer: Committer) -> io::Result<Store> {
@@ -315,6 +356,27 @@ impl Store {
             }
             done(result, disk);
         });
+    }
+
+    /// Calls `start` once reads see every write that was answered before this call, by any node: at once, unless this is a node of a
+    /// cluster; later and on another thread there. It gets an error where that cannot be known.
+    pub fn catch_up(&self, start: impl FnOnce(Result<(), NotCurrent>) + Send + 'static) {
+        self.committer.catch_up(start);
+    }
+
+    /// Whether this is a node of a cluster.
+    pub fn is_in_cluster(&self) -> bool {
+        self.committer.cluster().is_some()
+    }
+
+    /// What is known of the cluster, where this is a node of one.
+    pub fn cluster(&self) -> Option<ClusterStatus> {
+        self.committer.cluster().map(Cluster::status)
+    }
+
+    /// For how long reads may miss what other nodes have committed, where this is a node of a cluster.
+    pub fn age(&self) -> Option<Duration> {
+        self.committer.cluster()?.age()
     }
 
     /// Makes everything that was submitted durable. Nothing can be submitted any more. Gives up with

@@ -18,6 +18,11 @@ pub(super) fn at_time(now: SystemTime) -> Revision {
     u64::try_from(micros).map_or(CLOCK_AT_MOST, |micros| micros.clamp(1, CLOCK_AT_MOST))
 }
 
+/// The same for a time in milliseconds since 1970.
+pub(super) fn at_millis(millis: u64) -> Revision {
+    millis.saturating_mul(1000).clamp(1, CLOCK_AT_MOST)
+}
+
 /// The same for the present.
 pub(super) fn at_start() -> Revision {
     at_time(SystemTime::now())

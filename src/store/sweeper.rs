@@ -38,7 +38,7 @@ impl Sweeper {
 /// Sweeps in small steps, each a command like any other, so that others get their turn in between.
 fn run(committer: &Committer, dropped: &Receiver<()>) {
     while let Err(RecvTimeoutError::Timeout) = dropped.recv_timeout(INTERVAL) {
-        while committer.map().count_expired() {
+        while committer.sweeps() && committer.map().count_expired() {
             let (done, result) = bounded(1);
             committer.submit(Command::Sweep, move |outcome, _| {
                 let _ = done.send(outcome); // has room for one

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -95,6 +96,12 @@ impl Client {
         Ok(Client {
             reader: BufReader::new(stream),
         })
+    }
+
+    /// Waits for so long, and then fails.
+    pub fn set_patience(&self, patience: Duration) {
+        let stream = self.reader.get_ref();
+        stream.set_read_timeout(Some(patience)).unwrap();
     }
 
     /// Sends a request and reads the answer.

@@ -138,7 +138,7 @@ fn a_preflight_is_answered_before_anything_else_is_asked() {
         let headers = header("access-control-allow-headers").unwrap();
         assert_eq!(
             headers,
-            "Authorization, Content-Type, If-Match, If-None-Match, Last-Event-ID, X-API-Key, X-Request-Id"
+            "Authorization, Content-Type, If-Match, If-None-Match, Last-Event-ID, X-API-Key, X-Request-Id, X-Threadkv-Consistency"
         );
         assert_eq!(header("access-control-max-age"), Some("600"));
         assert_eq!(header("vary"), Some("Origin"));

@@ -1,7 +1,7 @@
 //! What clients see of keys that they all use fits one order of everything that happened, in which each request took effect between its
-//! beginning and its end (linearizability, checked as Wing and Gong do it, key by key).
+//! beginning and its end, see [`crate::order`], key by key.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::thread;
 use std::time::Instant;
 
@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::client::Client;
 use crate::directory::Directory;
+use crate::order::{Operation, is_linearizable};
 use crate::process::Server;
 use crate::revisions::revision;
 
@@ -30,14 +31,6 @@ enum Event {
     },
     /// It was deleted, at the revision that the condition named.
     Deleted { seen: Option<u64> },
-}
-
-/// An event, and when its request began and ended.
-#[derive(Clone, Copy, Debug)]
-struct Operation {
-    start: Instant,
-    end: Instant,
-    event: Event,
 }
 
 /// A key: what it has, and the largest revision that it has had.
@@ -71,48 +64,19 @@ impl Key {
     }
 }
 
-/// Whether there is an order that fits. Each list holds what one client did, in its order.
-fn is_linearizable(clients: &[Vec<Operation>]) -> bool {
-    let beginning = (vec![0; clients.len()], Key::default());
-    let (mut seen, mut left) = (HashSet::new(), vec![beginning]);
-    while let Some((places, key)) = left.pop() {
-        let next = |client: usize| clients[client].get::<usize>(places[client]);
-        // What began after another one had ended cannot come before that.
-        let Some(first_end) = (0..clients.len())
-            .filter_map(|it| Some(next(it)?.end))
-            .min()
-        else {
-            return true;
-        };
-        for client in 0..clients.len() {
-            let Some(operation) = next(client).filter(|it| it.start <= first_end) else {
-                continue;
-            };
-            if let Some(key) = key.after(operation.event) {
-                let mut places = places.clone();
-                places[client] += 1;
-                if seen.insert((places.clone(), key)) {
-                    left.push((places, key));
-                }
-            }
-        }
-    }
-    false
-}
-
 /// A client that does this and that, and what it has recorded of each key.
 struct Recorder {
     client: Client,
     /// The last revision that it has seen of each key; 0 where it was not there.
     known: BTreeMap<&'static str, u64>,
-    recorded: BTreeMap<&'static str, Vec<Operation>>,
+    recorded: BTreeMap<&'static str, Vec<Operation<Event>>>,
     /// For values that nobody else puts, and for what to do next.
     number: u64,
 }
 
 impl Recorder {
     fn record(&mut self, key: &'static str, start: Instant, event: Event) {
-        let end = Instant::now();
+        let end = Some(Instant::now());
         let operation = Operation { start, end, event };
         self.recorded.entry(key).or_default().push(operation);
         let known = match event {
@@ -239,10 +203,10 @@ fn check(server: &Server) {
     for key in KEYS {
         let clients: Vec<_> = recorded.iter().map(|it| it[key].clone()).collect();
         let all = || clients.iter().flatten();
-        let won = |it: &&Operation| matches!(it.event, Event::Put { seen: Some(_), .. });
-        let lost = |it: &&Operation| matches!(it.event, Event::Revision(_));
+        let won = |it: &&Operation<Event>| matches!(it.event, Event::Put { seen: Some(_), .. });
+        let lost = |it: &&Operation<Event>| matches!(it.event, Event::Revision(_));
         assert!(all().filter(won).count() > 20 && all().filter(lost).count() > 20);
-        assert!(is_linearizable(&clients), "{key}");
+        assert!(is_linearizable(&clients, Key::after), "{key}");
     }
 }
 
@@ -273,7 +237,7 @@ fn a_history_without_an_order_is_found_out() {
         let at = |millis| beginning + std::time::Duration::from_millis(millis);
         Operation {
             start: at(start),
-            end: at(end),
+            end: Some(at(end)),
             event,
         }
     };
@@ -334,6 +298,6 @@ fn a_history_without_an_order_is_found_out() {
             false,
         ),
     ] {
-        assert_eq!(is_linearizable(&clients), fine, "{clients:?}");
+        assert_eq!(is_linearizable(&clients, Key::after), fine, "{clients:?}");
     }
 }

@@ -7,7 +7,7 @@ use time::format_description::well_known::Rfc3339;
 use super::answer;
 use crate::api::{Api, RETRY_AFTER};
 use crate::server::Response;
-use crate::store::Revision;
+use crate::store::{Revision, Role};
 
 #[derive(Serialize)]
 struct Health {
@@ -37,9 +37,22 @@ struct Status<'a> {
 #[derive(Serialize)]
 struct Cluster {
     status: &'static str,
-    nodes: u32,
+    nodes: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
     storage: Option<Storage>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    etcd: Option<Etcd>,
+}
+
+/// What agrees on the writes of a cluster.
+#[derive(Serialize)]
+struct Etcd {
+    members: usize,
+    version: String,
+    /// Bytes of the database of the member that is asked.
+    db_size: i64,
+    /// For how many milliseconds this node may be without what others have committed; `null` if it has never been current.
+    age: Option<u64>,
 }
 
 #[derive(Serialize)]
@@ -88,7 +101,7 @@ pub(super) fn health(api: &Api) -> Response {
     let health = Health {
         status: if healthy { "healthy" } else { "unhealthy" },
         timestamp: now.format(&Rfc3339).unwrap_or_default(), // fails beyond the year 9999
-        cluster: cluster(Some(storage(api))),
+        cluster: cluster(api, Some(storage(api))),
         problem,
     };
     if healthy {
@@ -104,7 +117,7 @@ pub(super) fn status(api: &Api) -> Response {
     let (budget, past) = (api.store.budget(), api.store.past());
     let system = rustix::system::uname();
     let status = Status {
-        cluster: cluster(None),
+        cluster: cluster(api, None),
         storage: StorageAndMemory {
             storage: storage(api),
             used: budget.stored(),
@@ -129,12 +142,31 @@ pub(super) fn status(api: &Api) -> Response {
     answer::data(&status, None)
 }
 
-/// A cluster of one.
-fn cluster(storage: Option<Storage>) -> Cluster {
+/// The cluster that this is a node of, or a cluster of one. Health tells of the storage as well, and status of etcd.
+fn cluster(api: &Api, storage: Option<Storage>) -> Cluster {
+    let Some(known) = api.store.cluster() else {
+        return Cluster {
+            status: "leader",
+            nodes: 1,
+            storage,
+            etcd: None,
+        };
+    };
+    let etcd = storage.is_none().then(|| Etcd {
+        members: known.members,
+        version: known.version,
+        db_size: known.db_size,
+        age: api.store.age().map(|age| age.as_millis() as u64),
+    });
     Cluster {
-        status: "leader",
-        nodes: 1,
+        status: match known.role {
+            Role::Leader => "leader",
+            Role::Follower => "follower",
+            Role::NoQuorum => "no_quorum",
+        },
+        nodes: known.nodes,
         storage,
+        etcd,
     }
 }
 

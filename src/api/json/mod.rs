@@ -28,7 +28,7 @@ use writes::Answer;
 
 pub(super) use answer::Writing;
 pub(super) use export::Exports;
-pub(super) use refusal::{deny, miss, refuse};
+pub(super) use refusal::{deny, miss, refuse, unavailable, wrong_parameter};
 
 const JSON: &str = "application/json";
 

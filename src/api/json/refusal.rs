@@ -11,6 +11,12 @@ impl From<CommitError> for Error {
         let code = match failure {
             CommitError::Unavailable | CommitError::DiskFailed => Code::ClusterUnavailable,
             CommitError::TimedOut => Code::Timeout,
+            CommitError::TooLarge { limit } => {
+                let message = format!(
+                    "Keys and values of one request must not have more than {limit} bytes in a cluster"
+                );
+                return Error::new(Code::PayloadTooLarge, message).detail("limit", limit);
+            }
             CommitError::Full { limit, used } => {
                 let message = "The store is full: this write would make the data take more memory than it may";
                 return Error::new(Code::StoreFull, message)
@@ -20,6 +26,19 @@ impl From<CommitError> for Error {
         };
         Error::new(code, failure.to_string())
     }
+}
+
+/// The answer where the store cannot take a request now.
+pub(in crate::api) fn unavailable(why: &str) -> Response {
+    Error::new(Code::ClusterUnavailable, why).into_response()
+}
+
+/// The answer where a parameter has a value that it cannot have.
+pub(in crate::api) fn wrong_parameter(name: &str, value: &str, message: &str) -> Response {
+    Error::new(Code::ValidationError, message)
+        .detail("parameter", name)
+        .detail("value", value)
+        .into_response()
 }
 
 /// Answers a request for an unknown path, or with a method that the path does not have.

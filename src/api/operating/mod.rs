@@ -48,9 +48,6 @@ fn ready(api: &Api) -> Response {
 
 /// Whether the store takes writes.
 fn is_writable(store: &Store) -> bool {
-    use crate::store::Problem::{Failed, NoSnapshots, Refusing, Stalled};
-    match store.problem() {
-        None | Some(NoSnapshots) => true,
-        Some(Failed | Stalled | Refusing) => false,
-    }
+    use crate::store::Problem::NoSnapshots;
+    matches!(store.problem(), None | Some(NoSnapshots))
 }

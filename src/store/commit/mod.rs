@@ -1,50 +1,86 @@
-//! Two ways to commit a write. In memory, a command takes effect in the map at once. With a working directory, it must be on disk
-//! before ([`disk`]).
+//! Three ways to commit a write. In memory, a command takes effect in the map at once. With a working directory, it must be on disk
+//! before ([`disk`]). In a cluster, etcd must have agreed on it ([`cluster`]).
 //!
-//! Both decide commands (is the key there? is there room?) in commit order, against the state in which the command takes effect.
+//! All decide commands (is the key there? is there room?) in commit order, against the state in which the command takes effect.
 
+mod cluster;
 mod disk;
+mod queue;
 mod stall;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::{Command, CommitError, Committed, Map, Problem};
+use super::{Command, CommitError, Committed, Map, NotCurrent, Problem};
 
-pub(super) use disk::steps;
+pub use cluster::{ClusterOptions, ClusterStatus, JoinError, Role};
 pub use disk::{DiskOptions, Durability, OpenError};
 
+pub(super) use cluster::Cluster;
 use disk::Journal;
 
-/// Called with the result of a command, and how long the disk took over it.
+/// Called with the result of a command, and how long disk or etcd took over it.
 type Completion = Box<dyn FnOnce(Result<Committed, CommitError>, Duration) + Send>;
 
-/// Called with the replies to a batch.
+/// Called when a read may begin, or must not.
+type Start = Box<dyn FnOnce(Result<(), NotCurrent>) + Send>;
+
+/// Called with replies that belong together.
 type Deliver = dyn Fn(Vec<Reply>) + Send + Sync;
 
-/// The result of a command, on its way to the submitter.
-pub struct Reply {
-    done: Completion,
-    result: Result<Committed, CommitError>,
-    /// How long the disk took.
-    disk: Duration,
+/// An answer of the store, on its way to whoever has asked.
+pub struct Reply(Inner);
+
+enum Inner {
+    Write {
+        done: Completion,
+        result: Result<Committed, CommitError>,
+        /// How long disk or etcd took.
+        took: Duration,
+    },
+    Read {
+        start: Start,
+        result: Result<(), NotCurrent>,
+    },
 }
 
 impl Reply {
-    /// The command was refused: nothing was written, nothing changed.
-    fn refused(done: Completion) -> Reply {
-        Reply {
-            done,
-            result: Err(CommitError::Unavailable),
-            disk: Duration::ZERO,
-        }
+    fn new(done: Completion, result: Result<Committed, CommitError>, took: Duration) -> Reply {
+        Reply(Inner::Write { done, result, took })
     }
 
-    /// Calls the submitter's closure.
-    pub fn deliver(self) {
-        (self.done)(self.result, self.disk);
+    /// The command was refused: nothing was written, nothing changed.
+    fn refused(done: Completion) -> Reply {
+        Reply::new(done, Err(CommitError::Unavailable), Duration::ZERO)
     }
+
+    /// A read may begin, or must not.
+    fn to_reader(start: Start, result: Result<(), NotCurrent>) -> Reply {
+        Reply(Inner::Read { start, result })
+    }
+
+    /// Calls the closure of whoever has asked.
+    pub fn deliver(self) {
+        match self.0 {
+            Inner::Write { done, result, took } => done(result, took),
+            Inner::Read { start, result } => start(result),
+        }
+    }
+}
+
+/// Parts that have been loaded, by all stores of this process. Only whether it grows matters, to whoever supervises a start.
+static STEPS: AtomicU64 = AtomicU64::new(0);
+
+/// A number that grows while a store is loaded.
+pub(super) fn steps() -> u64 {
+    STEPS.load(Ordering::Relaxed)
+}
+
+/// Loading has got on.
+fn step() {
+    STEPS.fetch_add(1, Ordering::Relaxed);
 }
 
 /// A command that waits to be committed.
@@ -65,6 +101,8 @@ enum Way {
     Memory,
     /// On the journal thread.
     Disk(Journal),
+    /// By way of etcd.
+    Cluster(Cluster),
 }
 
 impl Committer {
@@ -87,6 +125,17 @@ impl Committer {
         Ok(Committer { map, way })
     }
 
+    /// Becomes a node of a cluster: loads what that has, and commits by way of it. See [`super::Store::join`].
+    pub(super) fn in_cluster(
+        options: ClusterOptions,
+        map: Arc<Map>,
+        deliver: impl Fn(Vec<Reply>) + Send + Sync + 'static,
+    ) -> Result<Committer, JoinError> {
+        let cluster = Cluster::join(options, Arc::clone(&map), deliver)?;
+        let way = Way::Cluster(cluster);
+        Ok(Committer { map, way })
+    }
+
     pub(super) fn map(&self) -> &Arc<Map> {
         &self.map
     }
@@ -100,7 +149,29 @@ impl Committer {
         match &self.way {
             Way::Memory => done(self.map.execute(command), Duration::ZERO),
             Way::Disk(journal) => journal.submit(command, Box::new(done)),
+            Way::Cluster(cluster) => cluster.submit(command, Box::new(done)),
         }
+    }
+
+    /// Calls `start` when the map has everything that was committed before this call, anywhere.
+    pub(super) fn catch_up(&self, start: impl FnOnce(Result<(), NotCurrent>) + Send + 'static) {
+        match &self.way {
+            Way::Memory | Way::Disk(_) => start(Ok(())),
+            Way::Cluster(cluster) => cluster.catch_up(Box::new(start)),
+        }
+    }
+
+    /// The cluster, where this is a node of one.
+    pub(super) fn cluster(&self) -> Option<&Cluster> {
+        match &self.way {
+            Way::Cluster(cluster) => Some(cluster),
+            Way::Memory | Way::Disk(_) => None,
+        }
+    }
+
+    /// Whether it is for this process to remove what has expired.
+    pub(super) fn sweeps(&self) -> bool {
+        self.cluster().is_none_or(Cluster::leads)
     }
 
     /// How many commands wait to be committed.
@@ -108,14 +179,16 @@ impl Committer {
         match &self.way {
             Way::Memory => 0,
             Way::Disk(journal) => journal.queued(),
+            Way::Cluster(cluster) => cluster.queued(),
         }
     }
 
-    /// The problem with the disk, if there is one.
+    /// The problem with disk or etcd, if there is one.
     pub(super) fn problem(&self) -> Option<Problem> {
         match &self.way {
             Way::Memory => None,
             Way::Disk(journal) => journal.problem(),
+            Way::Cluster(cluster) => cluster.problem(),
         }
     }
 
@@ -124,6 +197,7 @@ impl Committer {
         match &self.way {
             Way::Memory => Ok(()),
             Way::Disk(journal) => journal.close(),
+            Way::Cluster(cluster) => cluster.close(),
         }
     }
 }

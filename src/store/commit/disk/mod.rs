@@ -113,18 +113,15 @@ mod writer;
 
 use std::fmt;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-use std::time::Duration;
-
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 
 pub use directory::OpenError;
-pub(in crate::store) use recovery::steps;
 
-use super::stall::{Stall, UnderWay};
-use super::{Completion, Deliver, Job, Reply};
+use super::queue::Queue;
+use super::stall::{Stall, UnderWay, Words};
+use super::{Completion, Deliver, Reply};
 use crate::store::{Command, CommitError, Map, Problem, revision};
 use directory::Directory;
 use log::Log;
@@ -133,8 +130,12 @@ use reserve::Reserve;
 use snapshotter::Snapshotter;
 use writer::Writer;
 
-/// How long closing may take: as long as requests under way are waited for before it.
-const CLOSING: Duration = Duration::from_secs(15);
+/// What the log says about a disk that hangs.
+const WORDS: Words = Words {
+    stalled: "the disk has not ended a write",
+    refused: "writes are refused until it does, reads go on",
+    over: "the disk is writing again",
+};
 
 /// What an answered write means (contract, "Durability").
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -224,11 +225,7 @@ impl Disk {
 
 /// The way to the journal thread.
 pub(in crate::store) struct Journal {
-    /// `None` once closed. Unbounded, so that submitting never waits, and yet short: each connection of the server has
-    /// one command under way at most. Held for a send, which does not wait.
-    queue: Mutex<Option<Sender<Job>>>,
-    /// Disconnected when the journal thread has ended.
-    ended: Receiver<Result<(), CommitError>>,
+    queue: Queue,
     state: Arc<DiskState>,
     under_way: Arc<UnderWay>,
 }
@@ -242,59 +239,41 @@ impl Journal {
         deliver: impl Fn(Vec<Reply>) + Send + Sync + 'static,
     ) -> Result<Journal, OpenError> {
         let disk = Disk::open(directory, options, &map)?;
-        let (queue, jobs) = unbounded();
         let state = Arc::new(DiskState {
             failed: AtomicBool::new(false),
             refusing: AtomicBool::new(false),
             snapshot_failures: disk.snapshotter.failures(),
         });
-        let under_way = Arc::new(UnderWay::default());
+        let under_way = Arc::new(UnderWay::new(WORDS));
+        let (queue, work) = Queue::new(&under_way);
         let deliver: Arc<Deliver> = Arc::new(deliver);
         let stall = Stall {
             under_way: Arc::clone(&under_way),
-            jobs: jobs.clone(),
+            jobs: work.jobs.clone(),
             deliver: Arc::clone(&deliver),
         };
         let writer = Writer::new(disk, options.durability, map, &state, &under_way);
-        let guard = Ended(Arc::clone(&under_way));
-        let (end, ended) = bounded(1);
         let thread_error =
             |error| OpenError::Io("start the journal thread for", directory.into(), error);
         stall.start().map_err(thread_error)?;
         thread::Builder::new()
             .name("journal".into())
-            .spawn(move || {
-                let _ended = guard;
-                let _ = end.send(writer.run(&jobs, &*deliver)); // has room for one
-            })
+            .spawn(move || work.run(|jobs| writer.run(jobs, &*deliver)))
             .map_err(thread_error)?;
         Ok(Journal {
-            queue: Mutex::new(Some(queue)),
-            ended,
+            queue,
             state,
             under_way,
         })
     }
 
     pub(in crate::store) fn submit(&self, command: Command, done: Completion) {
-        let job = Job { command, done };
-        let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
-        let refused = match &*queue {
-            Some(queue) if !self.under_way.is_stalled() => {
-                queue.send(job).err().map(|refused| refused.into_inner())
-            }
-            _ => Some(job),
-        };
-        drop(queue);
-        if let Some(job) = refused {
-            (job.done)(Err(CommitError::Unavailable), Duration::ZERO);
-        }
+        self.queue.submit(command, done);
     }
 
     /// How many commands wait for the journal thread.
     pub(in crate::store) fn queued(&self) -> usize {
-        let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
-        queue.as_ref().map_or(0, Sender::len)
+        self.queue.len()
     }
 
     /// The worst known problem of the disk.
@@ -319,26 +298,6 @@ impl Journal {
 
     /// Commits all submitted commands, makes them durable, and ends the thread. Gives up if the disk takes too long.
     pub(in crate::store) fn close(&self) -> Result<(), CommitError> {
-        drop(
-            self.queue
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .take(),
-        );
-        match self.ended.recv_timeout(CLOSING) {
-            Ok(result) => result,
-            Err(RecvTimeoutError::Timeout) => Err(CommitError::TimedOut),
-            // It has panicked.
-            Err(RecvTimeoutError::Disconnected) => Err(CommitError::Unavailable),
-        }
-    }
-}
-
-/// Tells that the journal thread has ended, however it did.
-struct Ended(Arc<UnderWay>);
-
-impl Drop for Ended {
-    fn drop(&mut self) {
-        self.0.end_for_good();
+        self.queue.close()
     }
 }

@@ -6,7 +6,6 @@ use std::fs::{self, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use super::Durability;
@@ -15,23 +14,11 @@ use super::directory::{Directory, Files, OpenError};
 use super::frame::{self, Flaw, Frame, Tag};
 use super::log::{self as change_log, Log, WriteError};
 use super::snapshot;
+use crate::store::commit::step;
 use crate::store::history::History;
 use crate::store::index::Entries;
 use crate::store::revision::Counter;
 use crate::store::{Expiry, Revision};
-
-/// Blocks and batches that have been loaded, by all stores of this process. Only whether it grows matters, to whoever supervises a start.
-static STEPS: AtomicU64 = AtomicU64::new(0);
-
-/// A number that grows while a store is loaded.
-pub(in crate::store) fn steps() -> u64 {
-    STEPS.load(Ordering::Relaxed)
-}
-
-/// Loading has got on.
-pub(super) fn step() {
-    STEPS.fetch_add(1, Ordering::Relaxed);
-}
 
 /// The entries of a store, and the end of its log.
 pub(super) struct Recovered {

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use super::changes::{self, Form, Loading};
 use super::directory::{Directory, OpenError};
 use super::frame::{self, FrameHead, HEAD, Tag};
-use super::recovery;
+use crate::store::commit::step;
 use crate::store::history::History;
 use crate::store::index::Loader;
 use crate::store::{Entry, Revision};
@@ -370,7 +370,7 @@ impl Blocks {
                     return Err(error);
                 }
             }
-            recovery::step();
+            step();
             self.report(block);
         }
         Ok(parts)

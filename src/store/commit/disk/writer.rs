@@ -2,28 +2,24 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
 use super::log::WriteError;
 use super::{Disk, DiskState, Durability};
+use crate::store::commit::queue::{Full, gather};
 use crate::store::commit::stall::UnderWay;
 use crate::store::commit::{Completion, Deliver, Job, Reply};
 use crate::store::keyspace::Changes;
 use crate::store::{Command, CommitError, Committed, Expiry, Map};
 
-/// A batch with so many operations takes no further command. Usually that is more than there are clients. Readers wait while a batch is
-/// applied: a few milliseconds at this size.
-const BATCH_OPERATIONS: usize = 4096;
-
-/// A batch with so many bytes takes no further command. A disk writes it in some tens of milliseconds, so small values do not wait
-/// long behind large ones.
-const BATCH_BYTES: usize = 8 << 20;
-
-/// How many times the journal thread yields before it closes a batch that is not full. A yield is cheap if no other thread is ready.
-const YIELDS: u32 = 2;
+/// When a batch is full. Usually it can have more operations than there are clients; readers wait while it is applied, a few
+/// milliseconds at this size. A disk writes so many bytes in some tens of milliseconds, so small values do not wait long behind large ones.
+const FULL: Full = Full {
+    operations: 4096,
+    bytes: 8 << 20,
+};
 
 /// How often buffered batches are handed to the operating system ([`Durability::None`]).
 const HAND_OVER: Duration = Duration::from_secs(1);
@@ -84,7 +80,7 @@ impl Writer {
             self.map.meters().set_log_bytes(self.disk.log.bytes());
             match jobs.recv_timeout(HAND_OVER) {
                 Ok(first) => {
-                    let batch = gather(first, jobs, previous);
+                    let batch = gather(first, jobs, previous, FULL);
                     previous = batch.len();
                     deliver(self.commit(batch));
                 }
@@ -144,7 +140,7 @@ impl Writer {
         let (mut results, changes) = self.decide(commands, false);
         let durable = commands.iter().any(|it| !matches!(it, Command::Sweep));
         let removes = changes.remove();
-        self.under_way.begin(waiting);
+        let batch = self.under_way.begin(waiting);
         let (began, mut disk) = (Instant::now(), Duration::ZERO);
         let written = if changes.list.is_empty() {
             Ok(())
@@ -157,7 +153,7 @@ impl Writer {
                 }
             })
         };
-        let waiting = self.under_way.end();
+        let waiting = self.under_way.end(batch);
         let result = match written {
             Ok(()) => Ok(()),
             Err(WriteError::Refused(_)) => return Err(waiting),
@@ -173,11 +169,7 @@ impl Writer {
         if !self.disk.log.is_handed_over() {
             self.kept_since.get_or_insert(now);
         }
-        let reply = |(done, outcome)| Reply {
-            done,
-            result: result.and(outcome),
-            disk,
-        };
+        let reply = |(done, outcome)| Reply::new(done, result.and(outcome), disk);
         Ok(waiting.into_iter().zip(results).map(reply).collect())
     }
 
@@ -239,9 +231,9 @@ impl Writer {
         if !self.has_failed() {
             let removed = self.removed_since;
             let tidy = removed.is_some_and(|it| it.elapsed() >= RECLAIM);
-            self.under_way.begin(Vec::new());
+            let turn = self.under_way.begin(Vec::new());
             let looked = self.disk.snapshotter.go_on(&mut self.disk.log, tidy);
-            self.under_way.end();
+            self.under_way.end(turn);
             match looked {
                 Ok(looked) if looked && tidy => self.removed_since = None,
                 Ok(_) => {}
@@ -260,9 +252,9 @@ impl Writer {
         &mut self,
         work: impl FnOnce(&mut Disk) -> Result<(), WriteError>,
     ) -> Result<(), WriteError> {
-        self.under_way.begin(Vec::new());
+        let turn = self.under_way.begin(Vec::new());
         let result = self.note(work);
-        self.under_way.end();
+        self.under_way.end(turn);
         result
     }
 
@@ -302,31 +294,4 @@ impl Writer {
     fn has_failed(&self) -> bool {
         self.state.failed.load(Ordering::Acquire)
     }
-}
-
-/// Makes a batch of a job and the jobs queued behind it. Yields first, so that threads that are about to submit a job can share this
-/// sync and need not wait for the next one.
-///
-/// Takes at most half of the writing clients: those in the queue and those of the `previous` batch. If one batch had all clients, disk
-/// and clients would take turns waiting for each other.
-fn gather(first: Job, jobs: &Receiver<Job>, previous: usize) -> Vec<Job> {
-    let most = (1 + jobs.len() + previous).div_ceil(2);
-    let (mut operations, mut bytes) = (first.command.operations(), first.command.size());
-    let mut batch = vec![first];
-    let mut yields = 0;
-    while batch.len() < most && operations < BATCH_OPERATIONS && bytes < BATCH_BYTES {
-        match jobs.try_recv() {
-            Ok(job) => {
-                operations += job.command.operations();
-                bytes += job.command.size();
-                batch.push(job);
-            }
-            Err(_) if yields < YIELDS => {
-                yields += 1;
-                thread::yield_now();
-            }
-            Err(_) => break,
-        }
-    }
-    batch
 }

@@ -1,0 +1,172 @@
+//! The thread that says that this node lives, knows who else does, and does what one of them has to do.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::Shared;
+use super::record::SnapshotHead;
+use super::snapshot::{self, Written};
+use crate::etcd::{Error, MemberStatus};
+
+/// How often it looks.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// A node of which nothing was heard for so long is gone.
+const LEASE: Duration = Duration::from_secs(10);
+
+/// After so many of etcd's revisions it is time to have it forget the old ones, also where the log has hardly grown: barriers may be puts.
+const REVISIONS: i64 = 1 << 20;
+
+/// What a node is in its cluster.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Role {
+    /// It does what one of them has to do: snapshots, and removing what has expired.
+    Leader,
+    /// Another one does.
+    #[default]
+    Follower,
+    /// It cannot tell whether it has everything.
+    NoQuorum,
+}
+
+/// What a node knows about its cluster.
+#[derive(Clone, Debug, Default)]
+pub struct ClusterStatus {
+    /// What this node is.
+    pub role: Role,
+    /// How many nodes there are.
+    pub nodes: usize,
+    /// How many members etcd has.
+    pub members: usize,
+    /// The version of the member of etcd that is asked.
+    pub version: String,
+    /// Bytes of its database.
+    pub db_size: i64,
+}
+
+pub(super) struct Keeper {
+    shared: Arc<Shared>,
+    snapshot_after: u64,
+    beaten: Instant,
+    /// etcd's revision when it was last made to forget, or this node began.
+    forgotten: Option<i64>,
+    /// A snapshot that has failed is tried again no sooner.
+    snapshot_at: Instant,
+}
+
+impl Keeper {
+    pub(super) fn new(shared: Arc<Shared>, snapshot_after: u64) -> Keeper {
+        let now = Instant::now();
+        Keeper {
+            shared,
+            snapshot_after,
+            beaten: now,
+            forgotten: None,
+            snapshot_at: now,
+        }
+    }
+
+    /// Looks as long as the process lives.
+    pub(super) fn run(mut self) {
+        loop {
+            if let Err(error) = self.look() {
+                log::debug!("the other nodes are not known: {error}");
+                self.shared.status().role = Role::Follower;
+            }
+            thread::sleep(LOOK);
+        }
+    }
+
+    fn look(&mut self) -> Result<(), Error> {
+        let lease = self.beat()?;
+        let shared = Arc::clone(&self.shared);
+        let (etcd, keys) = (&shared.etcd, &shared.keys);
+        let me = shared.producer.to_string();
+        let leads = match etcd.get(&keys.leader)?.1 {
+            Some(leader) => leader.value == me.as_bytes(),
+            None => etcd.put_if(&keys.leader, me.as_bytes(), Some(lease), 0)?,
+        };
+        let nodes = etcd.get_prefix(&keys.nodes)?.len();
+        let members = etcd.members()?.len();
+        let MemberStatus {
+            version, db_size, ..
+        } = etcd.status()?;
+        *shared.status() = ClusterStatus {
+            role: if leads { Role::Leader } else { Role::Follower },
+            nodes,
+            members,
+            version,
+            db_size,
+        };
+        if leads {
+            self.look_after_log()?;
+        }
+        Ok(())
+    }
+
+    /// Says that this node lives. Returns its lease.
+    fn beat(&mut self) -> Result<i64, Error> {
+        let (etcd, keys) = (&self.shared.etcd, &self.shared.keys);
+        self.beaten = Instant::now();
+        // Held until that is done: a node that leaves must not come back to life.
+        let mut held = self.shared.lease();
+        if let Some(lease) = *held
+            && etcd.keep_alive(lease)?
+        {
+            return Ok(lease);
+        }
+        if self.shared.leaving.load(Ordering::Acquire) {
+            return Err(Error::Unknown("this node leaves".into()));
+        }
+        let lease = etcd.grant(LEASE)?;
+        let node = format!("{}{:016x}", keys.nodes, self.shared.producer);
+        etcd.put(&node, self.shared.name.as_bytes(), Some(lease))?;
+        *held = Some(lease);
+        Ok(lease)
+    }
+
+    /// Keeps the log short.
+    fn look_after_log(&mut self) -> Result<(), Error> {
+        if self.snapshot_at > Instant::now() {
+            return Ok(());
+        }
+        let shared = Arc::clone(&self.shared);
+        let (etcd, keys) = (&shared.etcd, &shared.keys);
+        let (header, log) = etcd.get_revision(&keys.log)?;
+        let forgotten = *self.forgotten.get_or_insert(header.revision);
+        let long = shared.replica().grown() >= self.snapshot_after.max(shared.map.bytes() as u64);
+        if !long && header.revision - forgotten < REVISIONS {
+            return Ok(());
+        }
+        // If it fails, not at once again.
+        self.snapshot_at = Instant::now() + LEASE;
+        let last = etcd.get(&keys.head)?.1;
+        let last = last.and_then(|head| SnapshotHead::decode(&head.value));
+        match last.zip(log) {
+            // The snapshot has everything that was in the log at this revision.
+            Some((head, log)) if head.place.at == log.mod_revision => {
+                etcd.compact(header.revision)?
+            }
+            _ => self.write_snapshot()?,
+        }
+        self.forgotten = Some(header.revision);
+        Ok(())
+    }
+
+    fn write_snapshot(&mut self) -> Result<(), Error> {
+        let (shared, began) = (Arc::clone(&self.shared), Instant::now());
+        let written = snapshot::write(&shared, || {
+            if self.beaten.elapsed() >= LEASE / 5 {
+                let _ = self.beat(); // seen at the next look
+            }
+        })?;
+        shared.replica().note_snapshot();
+        if let Written::Whole(head) = written {
+            let (keys, bytes, took) = (head.keys, head.bytes, began.elapsed());
+            log::info!("snapshot of {keys} keys, {bytes} bytes, in {took:.1?}");
+        }
+        Ok(())
+    }
+}

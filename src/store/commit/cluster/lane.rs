@@ -1,0 +1,106 @@
+//! The thread that puts records into the log.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::Receiver;
+
+use super::Shared;
+use super::record::{Head, Record};
+use crate::etcd::Error;
+use crate::store::commit::queue::{Full, gather};
+use crate::store::commit::{Completion, Job, Reply};
+use crate::store::{Command, CommitError, Expiry};
+
+/// When a record is full. etcd takes longer over larger ones, and others wait behind them.
+const FULL: Full = Full {
+    operations: 4096,
+    bytes: 256 << 10,
+};
+
+/// Pause before a record is put again.
+const RETRY: Duration = Duration::from_millis(20);
+
+/// How long closing waits for what has been put to be seen.
+const CLOSING: Duration = Duration::from_secs(10);
+
+pub(super) struct Lane {
+    shared: Arc<Shared>,
+}
+
+impl Lane {
+    pub(super) fn new(shared: Arc<Shared>) -> Lane {
+        Lane { shared }
+    }
+
+    /// Puts record after record until the queue is closed and empty.
+    pub(super) fn run(self, jobs: &Receiver<Job>) -> Result<(), CommitError> {
+        let (mut previous, mut last) = (0, 0);
+        while let Ok(first) = jobs.recv() {
+            let batch = gather(first, jobs, previous, FULL);
+            previous = batch.len();
+            let batch = batch.into_iter().map(|job| (job.command, job.done));
+            let (commands, completions): (Vec<Command>, Vec<Completion>) = batch.unzip();
+            last = self.shared.under_way.begin(completions);
+            let head = Head {
+                producer: self.shared.producer,
+                number: last,
+                now: Expiry::now().millis(),
+                limit: self.shared.map.budget().data_limit(),
+            };
+            self.put(last, &Record::encode(head, &commands));
+        }
+        let since = Instant::now();
+        while self.shared.under_way.has(last) {
+            if since.elapsed() >= CLOSING {
+                return Err(CommitError::TimedOut);
+            }
+            thread::sleep(RETRY);
+        }
+        Ok(())
+    }
+
+    /// Puts a record until it is in the log, or refused.
+    fn put(&self, number: u64, record: &[u8]) {
+        let shared = &*self.shared;
+        let mut may_have_happened = false;
+        while shared.under_way.has(number) {
+            match shared.etcd.put(&shared.keys.log, record, None) {
+                Ok(_) => {
+                    shared.full.store(false, Ordering::Release);
+                    return;
+                }
+                Err(error @ Error::Refused { .. }) => {
+                    self.note(&error);
+                    if !may_have_happened {
+                        return self.refuse(number);
+                    }
+                }
+                Err(Error::Unknown(message)) => {
+                    log::debug!("a record was not answered, and is put again: {message}");
+                    may_have_happened = true;
+                }
+            }
+            thread::sleep(RETRY);
+        }
+    }
+
+    /// The record has not been taken, and never will be.
+    fn refuse(&self, number: u64) {
+        let waiting = self.shared.under_way.end(number).into_iter();
+        (self.shared.deliver)(waiting.map(Reply::refused).collect());
+    }
+
+    fn note(&self, error: &Error) {
+        let was_full = self.shared.full.swap(error.is_no_space(), Ordering::AcqRel);
+        if error.is_no_space() && !was_full {
+            log::error!(
+                "etcd has no room left and takes no writes: compact and defragment it, raise --quota-backend-bytes, and disarm the alarm"
+            );
+        } else if !error.is_no_space() {
+            log::error!("a write was refused: {error}");
+        }
+    }
+}
