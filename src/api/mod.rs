@@ -10,6 +10,7 @@ mod hosts;
 mod json;
 mod limiter;
 mod operating;
+mod page;
 mod plain;
 mod refusals;
 mod route;
@@ -235,7 +236,9 @@ impl Api {
             Endpoint::Json(endpoint) => {
                 let_in.and_then(|()| json::admit(self, endpoint, key, head))
             }
-            Endpoint::Operating(endpoint) => let_in.map(|()| operating::admit(self, endpoint)),
+            Endpoint::Operating(endpoint) => {
+                let_in.map(|()| operating::admit(self, endpoint, head))
+            }
         };
         match admitted {
             Ok(admission) => Ok(admission.with_headers(headers)),
@@ -254,7 +257,8 @@ impl Api {
             }
             Endpoint::Operating(O::Metrics) if self.about.metrics_open => Access::Open,
             Endpoint::Operating(O::Metrics) => Access::Read,
-            Endpoint::Json(J::OpenApi) => Access::Open,
+            // They have no data.
+            Endpoint::Json(J::OpenApi) | Endpoint::Operating(O::Page) => Access::Open,
             Endpoint::Plain(P::Get)
             | Endpoint::Json(
                 J::Get | J::Ttl | J::List | J::BulkGet | J::Export | J::Watch | J::Status,
