@@ -464,6 +464,13 @@ fn a_token_is_asked_for_and_kept_in_the_tab() {
     tab.fill("#value", "changed");
     tab.click("#save");
     wait_for_message(&mut tab, "a is saved");
+    // A link has no token, so the page asks for the value by itself.
+    tab.click("#raw");
+    let raw = format!("http://{}/kv/a", server.address);
+    wait_for("the value to be asked for", || {
+        tab.evaluate("0");
+        tab.asked_for.contains(&raw).then_some(())
+    });
     tab.click("#token-button");
     tab.wait_for("document.querySelector('#ask').open");
     assert_eq!(tab.evaluate("sessionStorage.length"), 0);

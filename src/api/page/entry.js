@@ -87,7 +87,7 @@ async function write(key, json, ttl, revision) {
   return (await answer.json()).revision;
 }
 
-/** How a value is shown and edited: a text as text, anything else as its JSON. So is a text with unseen characters: as a JSON string. */
+/** How a value is shown and edited: a text as text, anything else as its JSON. A text with unseen characters is a JSON string. */
 function readable({ json, large }) {
   if (large) return { kind: 'text', text: '' };
   const text = json[0] === '"' ? JSON.parse(json) : undefined;
@@ -123,8 +123,14 @@ async function open(key) {
   if (!(await mayLeave())) return history.replaceState(null, '', `#${entry.key}`);
   wanted = key;
   latest = undefined;
-  const found = await read(key);
-  if (wanted !== key) return; // somebody was faster
+  let found;
+  try {
+    found = await read(key);
+  } catch (error) {
+    if (wanted === key) wanted = entry?.key;
+    throw error;
+  }
+  if (wanted !== key) return; // another key has been asked for since
   present(found ?? { key, json: '""', revision: 0, deadline: null });
   say(found ? `${key} is open.` : `There is no key ${key}.`);
   if (matchMedia('(max-width: 48rem)').matches) $('entry-title').scrollIntoView();
@@ -145,7 +151,8 @@ function present(found) {
   form.expiry.options[0].disabled = !entry.revision;
   form.seconds.value = '';
   $('editor').hidden = $('save').hidden = $('undo').hidden = Boolean(entry.large);
-  $('kind-hint').textContent = kind === 'json' && entry.json[0] === '"' ? 'A text with characters that cannot be seen, as a JSON string.' : '';
+  const isEscaped = kind === 'json' && entry.json[0] === '"';
+  $('kind-hint').textContent = isEscaped ? 'A text with characters that cannot be seen, as a JSON string.' : '';
   $('raw').hidden = !entry.revision || !inPath(entry.key);
   $('raw').href = rawPathOf(entry.key);
   $('raw').textContent = `${token ? 'Download the value' : 'Open the value by itself'}${entry.large ? ` (${entry.large})` : ''}`;

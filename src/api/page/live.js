@@ -33,18 +33,16 @@ async function follow() {
       $('live-state').textContent = 'Connecting again …';
     } catch (error) {
       if (signal.aborted) return;
+      if (last && (error.status === 410 || error.status === 400)) {
+        // What came since is forgotten, or that was another life of the store: begin anew.
+        last = '';
+        continue;
+      }
       atLeast = (error.wait || 0) * 1000;
       $('live-state').textContent = error instanceof Failure ? error.message : 'Connecting again …';
-      if (last && (error.status === 410 || error.status === 400)) {
-        // What came since is forgotten, or was another life of the store: begin anew.
-        last = '';
-        atLeast = -wait;
-      } else if (!root && !locked) {
-        resync();
-      }
     }
     const longer = Math.min(wait * 2 ** failures++, 30_000) * (1 + Math.random() / 2);
-    await new Promise(resolve => setTimeout(resolve, atLeast < 0 ? 0 : Math.max(longer, atLeast)));
+    await new Promise(resolve => setTimeout(resolve, Math.max(longer, atLeast)));
   }
 }
 
@@ -115,16 +113,14 @@ function flush() {
 /** A line of the list of changes. */
 function change({ event, key, prefix, at }) {
   const line = document.createElement('li');
-  const put = event === 'put';
-  const parts = [['time', at.toTimeString().slice(0, 8)], ['span', event], [put ? 'button' : 'span', key ?? (prefix ? `${prefix}…` : 'everything')]];
-  for (const [name, text] of parts) {
-    const part = document.createElement(name);
+  const what = key ?? (prefix ? `${prefix}…` : 'everything');
+  for (const text of [at.toTimeString().slice(0, 8), event, what]) {
+    const part = document.createElement(event === 'put' && text === what ? 'button' : 'span');
     part.textContent = text;
     line.append(part);
   }
   line.firstChild.className = 'quiet';
-  line.lastChild.className = put ? 'link' : 'key';
-  if (put) line.lastChild.onclick = () => show(key);
+  if (event === 'put') line.lastChild.onclick = () => show(key);
   return line;
 }
 

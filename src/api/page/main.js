@@ -42,6 +42,8 @@ function start() {
   attempt(showFigures);
   follow();
   openByAddress();
+  // Keys come with the stream, so that no change falls in between; but not without it.
+  setTimeout(() => root || coming || locked || resync(), 2000);
 }
 
 const everyWhile = (what, time) => setInterval(() => document.hidden || what(), time);

@@ -3,7 +3,15 @@
 const $ = id => document.getElementById(id);
 const TOKEN = 'threadkv.token';
 
-let token = sessionStorage.getItem(TOKEN) ?? '';
+/** What the tab keeps. Where the browser forbids that, what the page keeps until it is loaded again. */
+let kept = {};
+try {
+  kept = sessionStorage;
+} catch {
+  // Forbidden.
+}
+
+let token = kept[TOKEN] ?? '';
 /** Whether the server wants another token. Until it has one, nothing is asked for in the background. */
 let locked = false;
 
@@ -91,8 +99,8 @@ $('ask-form').onsubmit = async event => {
   $('ask-why').textContent = '';
   try {
     // What cannot stand in a header is no token.
-    const known = /^[!-~]+$/.test(given) && (await fetch('api/v1/status', { headers: { Authorization: `Bearer ${given}` } })).status !== 401;
-    if (!known) {
+    const ask = () => fetch('api/v1/status', { cache: 'no-store', headers: { Authorization: `Bearer ${given}` } });
+    if (!/^[!-~]+$/.test(given) || (await ask()).status === 401) {
       $('ask-why').textContent = 'The server does not know this token.';
       return $('token').select();
     }
@@ -101,7 +109,7 @@ $('ask-form').onsubmit = async event => {
     return;
   }
   token = given;
-  sessionStorage.setItem(TOKEN, token);
+  kept[TOKEN] = token;
   $('token').value = '';
   locked = false;
   $('ask').close();
@@ -114,7 +122,7 @@ $('ask-cancel').onclick = () => $('ask').close();
 
 $('token-button').onclick = () => {
   if (locked) return askForToken();
-  sessionStorage.removeItem(TOKEN);
+  delete kept[TOKEN];
   location.reload();
 };
 

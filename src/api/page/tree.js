@@ -131,20 +131,25 @@ async function loadTree(prefix = root?.prefix ?? '') {
   const level = new Level(prefix, document.createElement('ul'));
   coming = level;
   $('tree').ariaBusy = 'true';
-  await level.load();
+  try {
+    await level.load();
+  } finally {
+    if (coming === level) $('tree').ariaBusy = 'false';
+  }
   if (coming !== level) return;
   const hadFocus = $('tree').contains(document.activeElement);
   $('tree').replaceChildren(...level.list.children);
   level.list = $('tree');
   root = level;
   coming = undefined;
-  $('tree').ariaBusy = 'false';
   setCurrent($('tree').firstElementChild, hadFocus);
   showEmpty();
-  const reopen = level => Promise.all(level.items.filter(item => item.level && open.has(item.name)).map(async item => {
-    await expand(item);
-    await reopen(item.level);
-  }));
+  const reopen = async ({ items }) => {
+    for (const item of items.filter(item => item.level && open.has(item.name))) {
+      await expand(item);
+      await reopen(item.level);
+    }
+  };
   await reopen(level);
 }
 
@@ -238,7 +243,8 @@ async function activate(row) {
   if (item.isMore) {
     const last = item.home.items.at(-1)?.row;
     await item.home.load();
-    setCurrent(last ? last.nextElementSibling : item.home.list.firstElementChild, row.contains(document.activeElement) || document.activeElement === document.body);
+    const hadFocus = [row, document.body].includes(document.activeElement);
+    setCurrent(last ? last.nextElementSibling : item.home.list.firstElementChild, hadFocus);
   } else if (!item.level) {
     show(item.name);
   } else if (row.ariaExpanded === 'true') {
