@@ -89,6 +89,8 @@
 //! 2. `server/monitor.rs`, `server/traffic.rs`: what the server counts, by numbers that the API gives to operations. `store/meters.rs`: what the
 //!    store counts.
 //! 3. `api/operating/mod.rs`: `/livez`, `/readyz` and `/metrics`. `api/operating/metrics.rs` lists all metrics, `process.rs` asks the kernel.
+//!    `api/page/mod.rs`: the page at `/`, from `page.html`, `page.css` and scripts: `talk.js` (requests, the token), `tree.js` (keys), `entry.js` (one
+//!    entry), `live.js` (changes), `main.js` (health, and the start). It uses the JSON API as anybody could.
 //! 4. `server/slow.rs`: where the time of a slow request went.
 //! 5. `server/id.rs`: the `X-Request-Id` of an answer and of its line in the log.
 //!

@@ -11,6 +11,7 @@ mod hosts;
 mod json;
 mod limiter;
 mod operating;
+mod page;
 mod plain;
 mod refusals;
 mod route;
@@ -236,7 +237,9 @@ impl Api {
             Endpoint::Json(endpoint) => {
                 let_in.and_then(|()| json::admit(self, endpoint, key, head))
             }
-            Endpoint::Operating(endpoint) => let_in.map(|()| operating::admit(self, endpoint)),
+            Endpoint::Operating(endpoint) => {
+                let_in.map(|()| operating::admit(self, endpoint, head))
+            }
         };
         let admitted = admitted.and_then(|it| consistency::see_to(self, endpoint, head, it));
         match admitted {
@@ -256,7 +259,8 @@ impl Api {
             }
             Endpoint::Operating(O::Metrics) if self.about.metrics_open => Access::Open,
             Endpoint::Operating(O::Metrics) => Access::Read,
-            Endpoint::Json(J::OpenApi) => Access::Open,
+            // They have no data.
+            Endpoint::Json(J::OpenApi) | Endpoint::Operating(O::Page) => Access::Open,
             Endpoint::Plain(P::Get)
             | Endpoint::Json(
                 J::Get | J::Ttl | J::List | J::BulkGet | J::Export | J::Watch | J::Status,

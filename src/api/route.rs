@@ -33,6 +33,7 @@ impl Endpoint {
                     O::Live => "livez",
                     O::Ready => "readyz",
                     O::Metrics => "metrics",
+                    O::Page => "page",
                 },
             ),
             Endpoint::Plain(endpoint) => (
@@ -190,6 +191,10 @@ const ROUTES: &[Route] = {
             path: Exact("/metrics"),
             endpoints: &[(Get, Operating(O::Metrics))],
         },
+        Route {
+            path: Exact("/"),
+            endpoints: &[(Get, Operating(O::Page))],
+        },
     ]
 };
 
@@ -264,8 +269,9 @@ impl Path {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use Endpoint::{Json, Plain};
+    use Endpoint::{Json, Operating, Plain};
     use json::Endpoint as J;
+    use operating::Endpoint as O;
     use plain::Endpoint as P;
 
     #[test]
@@ -275,6 +281,7 @@ mod tests {
             (Method::Head, "/kv/a", Plain(P::Get), "a"),
             (Method::Put, "/kv/", Plain(P::Put), ""),
             (Method::Delete, "/kv/a/b%20c", Plain(P::Delete), "a/b%20c"),
+            (Method::Get, "/", Operating(O::Page), ""),
             (Method::Delete, "/clear", Plain(P::Clear), ""),
             (Method::Get, "/api/v1/kv", Json(J::List), ""),
             (Method::Delete, "/api/v1/kv", Json(J::DeletePrefix), ""),
@@ -313,7 +320,6 @@ mod tests {
     #[test]
     fn other_paths_have_no_route() {
         for path in [
-            "/",
             "",
             "*",
             "/kv",

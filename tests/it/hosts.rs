@@ -14,6 +14,7 @@ const PATHS: &[(&str, &str, bool)] = &[
     ("PUT", "/kv/a", false),
     ("DELETE", "/clear", false),
     ("OPTIONS", "/kv/a", false),
+    ("GET", "/", false),
     ("GET", "/nowhere", false),
     ("GET", "/api/v1/kv/a", true),
     ("POST", "/api/v1/kv/bulk", true),

@@ -91,7 +91,7 @@ fn get_edge_and_error_cases() {
         .get("/kv/KENYA:CAPITAL")
         .expect(404, "key not found\n");
     server.get("/kv/").expect(400, "key cannot be empty\n");
-    for path in ["/", "/kv", "/kvs/a", "/clear/", "/api", "/favicon.ico"] {
+    for path in ["/kv", "/kvs/a", "/clear/", "/api", "/favicon.ico"] {
         server.get(path).expect(404, "not found\n");
     }
 }

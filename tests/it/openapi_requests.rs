@@ -267,6 +267,8 @@ const IMPORTED: &str = "{\"threadkv\":1}\n{\"key\":\"a\",\"value\":1}\n{\"key\":
 
 /// Requests with conditions, in order; `a` and `bulk` are there, and the last field is a header. `T` in it is the tag of that key.
 pub const CONDITIONAL: &[(&str, u16, &str, &str, &str, &str)] = &[
+    ("getPage", 200, "GET", "/", "", "If-None-Match: \"x\""),
+    ("getPage", 304, "GET", "/", "", "If-None-Match: T"),
     ("getKey", 200, "GET", "/api/v1/kv/a", "", "If-Match: T"),
     ("getKey", 304, "GET", "/api/v1/kv/a", "", "If-None-Match: T"),
     ("getKey", 412, "GET", "/api/v1/kv/a", "", "If-Match: \"1\""),

@@ -2,9 +2,8 @@
 
 use std::collections::HashMap;
 use std::fs::{self, File};
-use std::io;
 use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::{env, thread};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -126,14 +125,44 @@ pub struct Browser {
 }
 
 impl Browser {
+    /// Shows a page.
+    pub fn open(url: &str) -> Option<Browser> {
+        let mut command = Command::new("chromium");
+        command.stdin(Stdio::null()).stdout(Stdio::null());
+        Browser::start(command, url)
+    }
+
+    /// Starts a browser that is driven through two pipes.
+    pub fn drive() -> Option<(Browser, ChildStdin, ChildStdout)> {
+        let mut command = Command::new("sh");
+        // Chromium reads from descriptor 3 and writes to 4.
+        command
+            .args([
+                "-c",
+                r#"exec chromium "$@" 3<&0 4>&1 </dev/null >/dev/null"#,
+            ])
+            .args(["chromium", "--remote-debugging-pipe"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
+        let mut browser = Browser::start(command, "about:blank")?;
+        let child = &mut browser.child;
+        let pipes = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+        Some((browser, pipes.0, pipes.1))
+    }
+
+    /// Starts a command that is chromium, or becomes it with the arguments that are added here. Says so if there is none, which is a
+    /// failure where [`REQUIRED`] is set.
     #[expect(
         clippy::print_stderr,
         reason = "whoever asks for a test's output should see it"
     )]
-    pub fn open(url: &str) -> Option<Browser> {
+    fn start(mut command: Command, url: &str) -> Option<Browser> {
+        if !is_installed("chromium") && env::var_os(REQUIRED).is_none() {
+            eprintln!("SKIPPED: a page in a browser takes chromium");
+            return None;
+        }
         let directory = Directory::new();
         let log = File::create(directory.path().join("log")).unwrap();
-        let mut command = Command::new("chromium");
         command
             // Root has to do without the sandbox; there is nothing to see but our own page.
             .args(["--headless", "--no-sandbox", "--disable-gpu"])
@@ -149,18 +178,10 @@ impl Browser {
             .arg(format!("--user-data-dir={}", directory.path_str()))
             .arg(url)
             .env("HOME", directory.path())
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
             .stderr(log)
             .process_group(0);
         match command.spawn() {
             Ok(child) => Some(Browser { child, directory }),
-            Err(error)
-                if error.kind() == io::ErrorKind::NotFound && env::var_os(REQUIRED).is_none() =>
-            {
-                eprintln!("SKIPPED: a page in a browser takes chromium");
-                None
-            }
             Err(error) => panic!("chromium cannot be started: {error}"),
         }
     }
@@ -168,6 +189,12 @@ impl Browser {
     pub fn log(&self) -> String {
         fs::read_to_string(self.directory.path().join("log")).unwrap()
     }
+}
+
+/// Whether there is such a program.
+fn is_installed(program: &str) -> bool {
+    let path = env::var_os("PATH").unwrap_or_default();
+    env::split_paths(&path).any(|directory| directory.join(program).exists())
 }
 
 impl Drop for Browser {

@@ -1,12 +1,13 @@
-//! What those ask for who operate the server: whether it lives, whether it is ready, and its metrics. Answers are plain text.
+//! What those ask for who operate the server: whether it lives, whether it is ready, its metrics, and a page to look at it. The first three
+//! are plain text.
 
 mod metrics;
 mod process;
 
 use std::sync::Arc;
 
-use super::{Api, RETRY_AFTER, plain};
-use crate::server::{Admission, Body, Response};
+use super::{Api, RETRY_AFTER, page, plain};
+use crate::server::{Admission, Body, Head, Response};
 use crate::store::Store;
 
 /// The type of the text format of Prometheus.
@@ -21,11 +22,14 @@ pub(super) enum Endpoint {
     Ready,
     /// `GET /metrics`
     Metrics,
+    /// `GET /`
+    Page,
 }
 
 /// Decides how a request of this kind is answered.
-pub(super) fn admit(api: &Arc<Api>, endpoint: Endpoint) -> Admission {
+pub(super) fn admit(api: &Arc<Api>, endpoint: Endpoint, head: Head<'_>) -> Admission {
     let api = Arc::clone(api);
+    let has_page = endpoint == Endpoint::Page && page::is_known(head);
     Admission::new(api.limits.value_bytes, move |call| {
         call.answer(match endpoint {
             // A worker got here, which is all that there is to tell.
@@ -34,6 +38,7 @@ pub(super) fn admit(api: &Arc<Api>, endpoint: Endpoint) -> Admission {
             Endpoint::Metrics => {
                 Response::new(200, METRICS, Body::Owned(metrics::of(&api).into_bytes()))
             }
+            Endpoint::Page => page::answer(has_page),
         });
     })
 }
