@@ -139,7 +139,48 @@ pub fn all(results: &Results) -> Vec<Bar> {
             _ => Bar::at_most(limit, what, figure),
         });
     }
+    bars.extend(of_cluster(results));
     bars
+}
+
+/// Those of several nodes.
+fn of_cluster(results: &Results) -> Vec<Bar> {
+    let [cluster, etcd, sync] =
+        [Peer::Cluster, Peer::EtcdThree, Peer::ThreadkvSync].map(Peer::name);
+    let rates = |load, servers| results.speed_ratio(load, servers, |it| it.rate);
+    let latency = results.speed_ratio("cluster-put-1", [cluster, etcd], |it| it.p50);
+    vec![
+        Bar::at_least(
+            2.2,
+            "cluster, PUT at 64 connections, req/s by etcd's",
+            rates("cluster-put-64", [cluster, etcd]),
+        ),
+        Bar::at_least(
+            3.0,
+            "cluster, PUT at 256 connections, req/s by etcd's",
+            rates("cluster-put-256", [cluster, etcd]),
+        ),
+        Bar::at_least(
+            0.4,
+            "cluster, PUT at 64 connections, req/s by one node's, durable",
+            rates("cluster-put-64", [cluster, sync]),
+        ),
+        Bar::at_least(
+            2.5,
+            "cluster, GET at 64 connections, req/s by etcd's",
+            rates("cluster-get-64", [cluster, etcd]),
+        ),
+        Bar::at_least(
+            0.45,
+            "cluster, GET at 64 connections, req/s by one node's",
+            rates("cluster-get-64", [cluster, sync]),
+        ),
+        Bar::at_most(
+            1.6,
+            "cluster, PUT at one connection, p50 by etcd's",
+            latency,
+        ),
+    ]
 }
 
 fn ratio(ours: Option<f64>, theirs: Option<f64>) -> Option<f64> {

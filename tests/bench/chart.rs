@@ -241,9 +241,9 @@ fn plot(panel: &Panel, data: &str) -> String {
 /// The same for a server everywhere, and told apart by those who see colours differently.
 fn colour(server: Peer) -> &'static str {
     match server {
-        Peer::Threadkv | Peer::ThreadkvSync | Peer::ThreadkvTokens => "#0072b2",
+        Peer::Threadkv | Peer::ThreadkvSync | Peer::ThreadkvTokens | Peer::Cluster => "#0072b2",
         Peer::Nginx => "#999999",
         Peer::Redis | Peer::RedisSync => "#d55e00",
-        Peer::Etcd => "#009e73",
+        Peer::Etcd | Peer::EtcdThree => "#009e73",
     }
 }

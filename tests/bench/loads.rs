@@ -19,6 +19,7 @@ pub const FIRST_KEY: u32 = 0;
 /// Connections at which GET and PUT are measured, and synced PUT.
 pub const CONNECTIONS: [u32; 5] = [1, 16, 64, 256, 1000];
 pub const DURABLE_CONNECTIONS: [u32; 3] = [1, 64, 256];
+pub const CLUSTER_CONNECTIONS: [u32; 3] = [1, 64, 256];
 
 /// What requests do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,7 +124,9 @@ fn scatter(number: u32, keys: u32) -> u32 {
 
 /// All loads that are measured with wrk.
 pub fn all() -> Vec<Load> {
-    use Peer::{Etcd, Nginx, Redis, RedisSync, Threadkv, ThreadkvSync, ThreadkvTokens};
+    use Peer::{
+        Cluster, Etcd, EtcdThree, Nginx, Redis, RedisSync, Threadkv, ThreadkvSync, ThreadkvTokens,
+    };
     let mut loads = Vec::new();
     for (name, work) in [("get", Work::Get), ("put", Work::Put)] {
         for connections in CONNECTIONS {
@@ -137,6 +140,12 @@ pub fn all() -> Vec<Load> {
     for connections in DURABLE_CONNECTIONS {
         let peers = [ThreadkvSync, Threadkv, RedisSync, Etcd];
         loads.push(Load::new("durable-put", Work::Put, connections, &peers));
+    }
+    let clusters = [Cluster, EtcdThree, ThreadkvSync];
+    for connections in CLUSTER_CONNECTIONS {
+        for (name, work) in [("cluster-put", Work::Put), ("cluster-get", Work::Get)] {
+            loads.push(Load::new(name, work, connections, &clusters));
+        }
     }
     let both = [Threadkv, Redis];
     loads.push(Load::new("mix", Work::Mix, 64, &both).keys(1_000_000));

@@ -15,6 +15,7 @@ mod bars;
 mod chart;
 mod child;
 mod client;
+mod cluster;
 mod directory;
 mod interrupt;
 mod loads;

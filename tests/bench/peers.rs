@@ -10,6 +10,7 @@ use serde_json::json;
 use crate::api::{self, Api};
 use crate::child::{Child, find_program};
 use crate::client::Redis;
+use crate::cluster;
 use crate::running::Running;
 
 /// Tokens among which requests take turns, where there are tokens.
@@ -29,6 +30,10 @@ pub enum Peer {
     /// With an append-only file; every write is synced.
     RedisSync,
     Etcd,
+    /// Three members.
+    EtcdThree,
+    /// Three nodes on three members of etcd.
+    Cluster,
 }
 
 impl Peer {
@@ -41,16 +46,20 @@ impl Peer {
             Peer::Redis => "Redis/webdis",
             Peer::RedisSync => "Redis always/webdis",
             Peer::Etcd => "etcd",
+            Peer::EtcdThree => "etcd, three members",
+            Peer::Cluster => "threadkv --cluster",
         }
     }
 
     /// How it is talked to, unless a load says otherwise.
     pub fn api(self) -> Api {
         match self {
-            Peer::Threadkv | Peer::ThreadkvSync | Peer::ThreadkvTokens => Api::Plain,
+            Peer::Threadkv | Peer::ThreadkvSync | Peer::ThreadkvTokens | Peer::Cluster => {
+                Api::Plain
+            }
             Peer::Nginx => Api::Constant,
             Peer::Redis | Peer::RedisSync => Api::Webdis,
-            Peer::Etcd => Api::Etcd,
+            Peer::Etcd | Peer::EtcdThree => Api::Etcd,
         }
     }
 
@@ -62,7 +71,7 @@ impl Peer {
             Peer::Redis | Peer::RedisSync => {
                 &[("redis-server", "redis-server"), ("webdis", "webdis")]
             }
-            Peer::Etcd => &[("etcd", "etcd-server")],
+            Peer::Etcd | Peer::EtcdThree | Peer::Cluster => &[("etcd", "etcd-server")],
         }
     }
 
@@ -104,6 +113,8 @@ impl Peer {
                 redis(self, directory, &[&always[..], &grow].concat())
             }
             Peer::Etcd => etcd(directory),
+            Peer::EtcdThree => cluster::etcds(directory),
+            Peer::Cluster => cluster::nodes(directory),
         }
     }
 }
@@ -223,7 +234,7 @@ fn etcd(directory: &Path) -> Result<Running, String> {
     Ok(Running::new(Peer::Etcd, address, server))
 }
 
-fn program(name: &str) -> Result<Command, String> {
+pub fn program(name: &str) -> Result<Command, String> {
     let path = find_program(name).ok_or_else(|| format!("{name} is not installed"))?;
     Ok(Command::new(path))
 }
@@ -235,7 +246,7 @@ fn write(directory: &Path, name: &str, text: &str) -> Result<PathBuf, String> {
 }
 
 /// An address that nobody listens on.
-fn free_address() -> Result<SocketAddr, String> {
+pub fn free_address() -> Result<SocketAddr, String> {
     let listener = TcpListener::bind(("127.0.0.1", 0));
     let address = listener.and_then(|listener| listener.local_addr());
     address.map_err(|error| format!("no free port: {error}"))
