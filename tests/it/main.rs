@@ -60,6 +60,8 @@ mod json_server;
 mod json_values;
 mod large_answers;
 mod late_touches;
+mod log_json;
+mod log_level;
 mod logging;
 mod lsfr;
 mod memory_limit;
