@@ -10,7 +10,6 @@ use crate::process::Server;
 #[test]
 fn hup_has_the_level_read_again() {
     let directory = Directory::new();
-    fs::create_dir_all(directory.path()).unwrap();
     let file = directory.path().join("level");
     let name = file.to_str().unwrap();
     fs::write(&file, "info\n").unwrap();

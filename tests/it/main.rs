@@ -24,6 +24,7 @@ mod access;
 mod browser;
 mod conditions;
 mod connections;
+mod container;
 mod cors;
 mod damage;
 mod disk_errors;
