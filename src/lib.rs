@@ -18,8 +18,8 @@
 //! * [`dump`] is the format of exports: it reads them, and makes a store of one.
 //! * [`metrics`] has what counts without a lock. The server, the armour and the store count with it, and `/metrics` writes it down.
 //! * [`options`] turns the command line into a [`options::Config`] that the rest may trust. [`tokens`], [`rate`], [`origin`] and [`host`] are what
-//!   options, files and the API share about who may do what and how often. [`logging`] writes log lines to stderr, [`memory`] gives
-//!   freed memory back to the system, [`health`] asks a running server how it is, [`systemd`] is
+//!   options, files and the API share about who may do what and how often. [`logging`] writes log lines to stderr, as text or JSON, [`memory`] gives
+//!   freed memory back to the system, [`health`] asks a running server how it is, [`signals`] and [`systemd`] are
 //!   for who supervises it. `main` wires them together.
 //!
 //! `server` uses none of the others. `armour` uses `server`. `store` uses neither. `dump` uses `store`. Anybody may use [`budget`], [`metrics`] and
@@ -92,7 +92,7 @@
 //!    `api/page/mod.rs`: the page at `/`, from `page.html`, `page.css` and scripts: `talk.js` (requests, the token), `tree.js` (keys), `entry.js` (one
 //!    entry), `live.js` (changes), `main.js` (health, and the start). It uses the JSON API as anybody could.
 //! 4. `server/slow.rs`: where the time of a slow request went.
-//! 5. `server/id.rs`: the `X-Request-Id` of an answer and of its line in the log.
+//! 5. `server/id.rs`: the `X-Request-Id` of an answer and of its line in the log, which `server/line.rs` makes.
 //!
 //! **A cluster** is a third way to commit:
 //!
@@ -131,6 +131,7 @@ pub mod options;
 pub mod origin;
 pub mod rate;
 pub mod server;
+pub mod signals;
 pub mod store;
 pub mod systemd;
 pub mod tokens;

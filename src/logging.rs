@@ -3,6 +3,8 @@
 //! Whoever logs puts a line on a bounded queue, and one thread writes the lines to stderr. So a terminal that is stopped, a pipe that
 //! nobody reads or a full disk holds up that thread only, never a request or the end of the server. When the queue is full, lines are
 //! dropped and counted. Once stderr takes lines again, one of them says how many were lost.
+//!
+//! simplelog makes lines of text. [`json`] makes those of `--log-format json`. Both put them on the same queue.
 
 use std::io::{self, ErrorKind, Write};
 use std::mem;
@@ -12,11 +14,18 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
-use log::LevelFilter;
+use log::{Level, LevelFilter};
 use rustix::event::{PollFd, PollFlags, poll};
 use simplelog::{ConfigBuilder, WriteLogger};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
+
+mod json;
+mod level;
+
+pub use level::{Follower, LevelSource};
+
+use json::JsonLogger;
 
 /// At most so many lines wait for the thread: enough for a burst of errors.
 const MAX_LINES: usize = 4096;
@@ -27,12 +36,25 @@ const MAX_BYTES: usize = 1 << 20;
 /// Pause between two lines that say how many were lost, while the queue does not get empty.
 const REPORT: Duration = Duration::from_secs(1);
 
+/// What tiny_http reports as an error is part of ours' normal operation, and reported by us.
+const OTHERS: &str = "tiny_http";
+
+/// What a line of the log looks like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// A text, for people.
+    Text,
+    /// A JSON object, for programs.
+    Json,
+}
+
 /// The queue, once [`init`] has run.
 static QUEUE: OnceLock<Queue> = OnceLock::new();
 
 /// Lines on their way to the thread.
 struct Queue {
     items: Sender<Item>,
+    format: Format,
     /// Bytes of the lines that wait.
     bytes: AtomicUsize,
     /// Lines that were dropped, and that no line has told of yet.
@@ -46,30 +68,41 @@ enum Item {
     Flush(Sender<()>),
 }
 
-/// Starts to write log lines of that level and above, with the time in UTC.
-pub fn init(level: LevelFilter) -> io::Result<()> {
+/// Starts to write log lines, with the time in UTC. [`log::set_max_level`] says which: until then, those of level `info` and above.
+pub fn init(format: Format) -> io::Result<()> {
     let (items, lines) = bounded(MAX_LINES);
     let queue = QUEUE.get_or_init(|| Queue {
         items,
+        format,
         bytes: AtomicUsize::new(0),
         lost: AtomicU64::new(0),
     });
     thread::Builder::new()
         .name("log".into())
         .spawn(move || queue.write(&lines))?;
+    let logger: Box<dyn log::Log> = match format {
+        Format::Text => text_logger(queue),
+        Format::Json => Box::new(JsonLogger(queue)),
+    };
+    log::set_boxed_logger(logger).map_err(io::Error::other)?;
+    log::set_max_level(LevelFilter::Info);
+    Ok(())
+}
+
+fn text_logger(queue: &'static Queue) -> Box<WriteLogger<Lines>> {
     let config = ConfigBuilder::new()
         .set_time_format_rfc3339()
         .set_thread_level(LevelFilter::Off)
         .set_target_level(LevelFilter::Off)
         .set_location_level(LevelFilter::Off)
-        // What tiny_http reports as an error is part of ours' normal operation, and reported by us.
-        .add_filter_ignore_str("tiny_http")
+        .add_filter_ignore_str(OTHERS)
         .build();
     let lines = Lines {
         queue,
         unfinished: Vec::new(),
     };
-    WriteLogger::init(level, config, lines).map_err(io::Error::other)
+    // All levels, since the one that counts can be changed.
+    WriteLogger::new(LevelFilter::Trace, config, lines)
 }
 
 /// Waits until all lines so far are on stderr, but not longer than that.
@@ -79,13 +112,17 @@ pub fn flush(wait: Duration) {
     }
 }
 
-/// Puts a last line on stderr, behind all others, and waits until it is there, but not longer than that.
-pub fn last_words(line: &str, wait: Duration) {
-    let line = format!("{line}\n").into_bytes();
+/// Puts on stderr why the program ends, behind all other lines, and waits until it is there, but not longer than that.
+pub fn last_words(why: &str, wait: Duration) {
+    let text = format!("threadkv: {why}\n").into_bytes();
     let Some(queue) = QUEUE.get() else {
         // Nothing is being served, so nothing can be held up.
-        let _ = io::stderr().write_all(&line);
+        let _ = io::stderr().write_all(&text);
         return;
+    };
+    let line = match queue.format {
+        Format::Text => text,
+        Format::Json => json::line(Level::Error, why, &None::<(&str, &str)>),
     };
     let deadline = Instant::now() + wait;
     queue.bytes.fetch_add(line.len(), Ordering::Relaxed);
@@ -136,20 +173,27 @@ impl Queue {
             }
             let due = reported.is_none_or(|at| at.elapsed() >= REPORT);
             let lost = self.lost.load(Ordering::Relaxed);
-            if lost > 0 && (due || items.is_empty()) && stderr.write(&report(lost)) {
+            if lost > 0 && (due || items.is_empty()) && stderr.write(&self.report(lost)) {
                 self.lost.fetch_sub(lost, Ordering::Relaxed);
                 reported = Some(Instant::now());
             }
         }
     }
+
+    /// A line of the log about those that were lost.
+    fn report(&self, lost: u64) -> Vec<u8> {
+        let text = format!("{lost} log lines were lost: stderr did not take them in time");
+        match self.format {
+            Format::Text => format!("{} [WARN] {text}\n", now()).into_bytes(),
+            Format::Json => json::line(Level::Warn, &text, &("lost", lost)),
+        }
+    }
 }
 
-/// A line of the log about those that were lost.
-fn report(lost: u64) -> Vec<u8> {
+/// The time, as lines of the log have it.
+fn now() -> String {
     let now = OffsetDateTime::now_utc().format(&Rfc3339);
-    let now = now.unwrap_or_default(); // fails beyond the year 9999
-    format!("{now} [WARN] {lost} log lines were lost: stderr did not take them in time\n")
-        .into_bytes()
+    now.unwrap_or_default() // fails beyond the year 9999
 }
 
 /// Where simplelog writes to. It writes a line in pieces.

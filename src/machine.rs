@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use rustix::process::{Resource, getrlimit};
+use rustix::system::sysinfo;
 
 /// Data and bodies take three quarters of what the server may use. The rest is for connections, each of which has a thread, for buffers,
 /// and for what the allocator has not given back.
@@ -13,8 +14,11 @@ const QUARTERS: u64 = 3;
 /// What a connection takes at most, without the bodies that come by it: its thread, in the kernel and here, and what it has sent of a head.
 const CONNECTION: u64 = 64 * 1024;
 
-/// What to assume where nothing can be read: 1 GiB.
+/// What to assume at most where there is no `/proc`, which is where limits would be found: 1 GiB.
 const UNKNOWN: u64 = 1 << 30;
+
+/// The cgroups of a process that cannot read which it has: those that it sees at the top are its own, if it has some to itself.
+const TOPMOST: &str = "0::/\n1:memory:/\n";
 
 /// How much memory to use for data and bodies, in bytes, and why so much.
 pub fn memory_to_use() -> (u64, String) {
@@ -49,7 +53,14 @@ fn smallest(root: &Path, own: Option<u64>) -> (u64, &'static str) {
     let own = own.map(|bytes| (bytes, "its own limit, see ulimit -v and -d"));
     let known = [machine, cgroup, own].into_iter().flatten();
     let smallest = known.min_by_key(|(bytes, _)| *bytes);
-    smallest.unwrap_or((UNKNOWN, "an unknown machine's memory, taken for small"))
+    smallest.unwrap_or_else(|| {
+        let machine = sysinfo();
+        let what = "what is assumed where /proc/meminfo cannot be read";
+        (
+            UNKNOWN.min(machine.totalram * u64::from(machine.mem_unit)),
+            what,
+        )
+    })
 }
 
 /// The memory of the machine.
@@ -62,7 +73,8 @@ fn machine(root: &Path) -> Option<u64> {
 
 /// The smallest limit of the process's cgroup and of those above it, in both versions of cgroups.
 fn cgroups(root: &Path) -> Option<u64> {
-    let own = fs::read_to_string(root.join("proc/self/cgroup")).ok()?;
+    let own = fs::read_to_string(root.join("proc/self/cgroup"));
+    let own = own.unwrap_or_else(|_| TOPMOST.into());
     let mounts = root.join("sys/fs/cgroup");
     own.lines()
         .filter_map(|line| {
@@ -181,6 +193,22 @@ mod tests {
         ] {
             let system = System::new(name, &[MEMINFO, own, (path, text)]);
             assert_eq!(smallest(&system.0, None).0, bytes, "{name}");
+        }
+    }
+
+    #[test]
+    fn without_proc_it_takes_little_or_what_the_topmost_cgroup_allows() {
+        let system = System::new("bare", &[("empty", "")]);
+        let (bytes, what) = smallest(&system.0, None);
+        assert!((1 << 20..=UNKNOWN).contains(&bytes), "{bytes}");
+        assert!(what.contains("/proc/meminfo cannot be read"));
+        assert_eq!(smallest(&system.0, Some(1 << 20)).0, 1 << 20);
+        for (name, path) in [
+            ("bare-two", "sys/fs/cgroup/memory.max"),
+            ("bare-one", "sys/fs/cgroup/memory/memory.limit_in_bytes"),
+        ] {
+            let system = System::new(name, &[(path, "4194304\n")]);
+            assert_eq!(smallest(&system.0, None), (4 << 20, "its cgroup's memory"));
         }
     }
 

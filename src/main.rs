@@ -14,11 +14,9 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
-use std::{env, process, thread};
+use std::{env, thread};
 
-use crossbeam_channel::{Receiver, bounded};
-use signal_hook::consts::{SIGALRM, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
-use signal_hook::iterator::Signals;
+use signal_hook::consts::SIGTERM;
 use signal_hook::low_level::signal_name;
 
 use threadkv::api::{About, Admitted, Api, Auth, Hub, Limits};
@@ -31,6 +29,7 @@ use threadkv::machine;
 use threadkv::memory;
 use threadkv::options::{self, Cluster, Config, Invocation, Restore, TokenCommand};
 use threadkv::server::{self, Bell, Door, Monitor, Parts, Pool, Server};
+use threadkv::signals::{self, Files};
 use threadkv::store::{self, ClusterOptions, DiskOptions, Reply, Store};
 use threadkv::systemd::{self, Supervisor};
 use threadkv::tokens::{self, Token, Tokens};
@@ -40,9 +39,6 @@ const DRAIN_TIME: Duration = Duration::from_secs(15);
 
 /// How long the end may wait for stderr to take the last lines of the log.
 const LAST_LINES: Duration = Duration::from_secs(1);
-
-/// The same for an end that is to come at once.
-const AT_ONCE: Duration = Duration::from_millis(100);
 
 fn main() -> ExitCode {
     let result = match options::parse(env::args_os().skip(1), env::vars_os()) {
@@ -64,7 +60,7 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(message) => {
-            logging::last_words(&format!("threadkv: {message}"), LAST_LINES);
+            logging::last_words(&message, LAST_LINES);
             ExitCode::FAILURE
         }
     }
@@ -117,12 +113,14 @@ fn restore(what: &Restore) -> Result<(), String> {
 
 /// Serves until a signal says to stop. An error is one line: the culprit and the remedy.
 fn serve(mut config: Config) -> Result<(), String> {
+    logging::init(config.log_format).map_err(|error| format!("cannot log: {error}"))?;
+    let level = config.log_level.level();
+    log::set_max_level(level.map_err(|error| format!("--log-level: {error}"))?);
     let given = systemd::listener()?;
     if let Some(socket) = &given {
         let address = socket.local_addr();
         config.listen_on(address.map_err(|error| format!("cannot listen: {error}"))?)?;
     }
-    logging::init(config.log_level).map_err(|error| format!("cannot log: {error}"))?;
     server::log_panics();
     memory::save_address_space();
     flush_after_panics_of_main();
@@ -133,7 +131,13 @@ fn serve(mut config: Config) -> Result<(), String> {
     let auth = config.auth.as_deref().map(Auth::open).transpose();
     let auth = auth.map_err(|error| error.to_string())?;
     let serving = Arc::new(AtomicBool::new(false));
-    let stop = watch_signals(Arc::clone(&serving), auth.clone())?;
+    let no_thread = |error: io::Error| format!("cannot start a thread: {error}");
+    let files = Files {
+        auth: auth.clone(),
+        level: config.log_level.follow().map_err(no_thread)?,
+    };
+    let stop = signals::watch(Arc::clone(&serving), files)
+        .map_err(|error| format!("cannot wait for signals: {error}"))?;
     let monitor = Arc::new(Monitor::default());
     let (budget, of_memory) = budget(&config);
     let budget = Arc::new(budget);
@@ -162,7 +166,6 @@ fn serve(mut config: Config) -> Result<(), String> {
         .map_err(|error| format!("cannot listen: {error}"))?;
 
     let (pool, tasks) = Pool::new();
-    let no_thread = |error: io::Error| format!("cannot start a thread: {error}");
     let loading = supervisor.while_loading(store::loading_steps);
     let loading = loading.map_err(no_thread)?;
     let store = Arc::new(open_store(&config, budget, pool.clone())?);
@@ -315,51 +318,6 @@ fn watchers(config: &Config, connections: Option<usize>) -> usize {
         log::warn!("{}", config.variables.named_in(&warning));
     }
     watchers
-}
-
-/// Signals that ask the server to drain.
-const STOP: [i32; 3] = [SIGTERM, SIGINT, SIGQUIT];
-
-/// Signals that do nothing. Without a handler each of them would end the process.
-const IGNORED: [i32; 3] = [SIGUSR1, SIGUSR2, SIGALRM];
-
-/// Starts the thread that receives signals. The first one of [`STOP`] goes to the receiver that is returned. The second one ends the
-/// process at once. While nothing is being served yet, because a large store is being loaded say, the first one does. SIGHUP has the
-/// tokens read again.
-fn watch_signals(
-    serving: Arc<AtomicBool>,
-    auth: Option<Arc<Auth>>,
-) -> Result<Receiver<i32>, String> {
-    let error = |error: io::Error| format!("cannot wait for signals: {error}");
-    let mut signals = Signals::new(STOP.iter().chain(&IGNORED).chain(&[SIGHUP])).map_err(error)?;
-    let (first, stop) = bounded(1);
-    let watch = move || {
-        let mut draining = false;
-        for signal in &mut signals {
-            match (signal, &auth) {
-                (SIGHUP, Some(auth)) => auth.reload(),
-                (SIGHUP, None) => log::info!("SIGHUP: there is no --auth file to read again"),
-                _ if !STOP.contains(&signal) => {}
-                _ if !serving.load(Ordering::Acquire) => {
-                    logging::flush(LAST_LINES);
-                    process::exit(0);
-                }
-                _ if draining => {
-                    logging::flush(AT_ONCE);
-                    process::exit(128 + signal); // as a shell reports a program that a signal has ended
-                }
-                _ => {
-                    draining = true;
-                    let _ = first.send(signal); // has room for one
-                }
-            }
-        }
-    };
-    thread::Builder::new()
-        .name("signals".into())
-        .spawn(watch)
-        .map_err(error)?;
-    Ok(stop)
 }
 
 /// How much memory the data and the bodies under way may take: what the options say, or a part of what there is. And the same in

@@ -89,9 +89,13 @@ pub(super) struct Args {
     #[argh(option, default = "String::from(\"1024\")", arg_name = "bytes")]
     pub(super) min_rate: String,
 
-    /// off, error, warn, info, debug or trace (default info)
+    /// off, error, warn, info, debug or trace (default info), or @FILE: a file that holds one of them, read again after SIGHUP
     #[argh(option, default = "String::from(\"info\")", arg_name = "level")]
     pub(super) log_level: String,
+
+    /// text or json: a JSON object a line (default text)
+    #[argh(option, arg_name = "format")]
+    pub(super) log_format: Option<String>,
 
     /// log requests that took longer than so many milliseconds, with where the time went
     #[argh(option, arg_name = "ms")]

@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use argh::FromArgs;
-use log::LevelFilter;
 
 use crate::host::Host;
+use crate::logging::{Format, LevelSource};
 use crate::origin::Origin;
 use crate::rate::Rate;
 use crate::server::Timeouts;
@@ -29,7 +29,7 @@ use args::{Args, HealthArgs, Subcommand, TokenArgs};
 use commands::{restore, token_command};
 use environment::Environment;
 use peers::working_dir_of_peer;
-use values::{bytes, durability, host, number, parsed, seconds};
+use values::{bytes, durability, host, log_format, number, parsed, seconds};
 
 /// More workers than this are a mistake: they would only wait for each other.
 const MAX_WORKERS: usize = 256;
@@ -117,8 +117,10 @@ pub struct Config {
     pub allowed_hosts: Vec<Host>,
     /// Requests that take so long are logged.
     pub slow_log: Option<Duration>,
-    /// The least severe log lines that are written.
-    pub log_level: LevelFilter,
+    /// Which log lines are written.
+    pub log_level: LevelSource,
+    /// What they look like.
+    pub log_format: Format,
     /// Options that have no effect, or another one than the user may expect: a line of the log each.
     pub warnings: Vec<String>,
     /// The options that come from the environment.
@@ -281,12 +283,10 @@ fn config(args: Args) -> Result<Config, String> {
             number("--slow-log", &text, 0..=MAX_SECONDS * 1000)
                 .map(|millis| Some(Duration::from_millis(millis)))
         })?,
-        log_level: args.log_level.parse().map_err(|_| {
-            format!(
-                "--log-level {:?}: expected off, error, warn, info, debug or trace",
-                args.log_level
-            )
-        })?,
+        log_level: parsed("--log-level", &args.log_level)?,
+        log_format: args
+            .log_format
+            .map_or(Ok(Format::Text), |format| log_format(&format))?,
         warnings,
         variables: Variables::default(),
     })

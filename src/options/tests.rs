@@ -1,4 +1,5 @@
 use super::*;
+use log::LevelFilter;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
@@ -21,7 +22,7 @@ fn without_options_the_defaults_of_the_contract_hold() {
     assert_eq!(config.max_memory, None);
     assert_eq!(config.max_value_bytes, 10_485_760);
     assert_eq!(config.max_batch, 500);
-    assert_eq!(config.log_level, LevelFilter::Info);
+    assert_eq!(config.log_level, LevelSource::Option(LevelFilter::Info));
     assert_eq!(config.slow_log, None);
     assert!(!config.metrics_open);
 }
@@ -83,7 +84,7 @@ fn every_option_takes_both_forms() {
     assert_eq!(config.max_batch, 7);
     assert_eq!(config.rate_limit.unwrap().to_string(), "100/m");
     assert_eq!(config.cors_origins.len(), 2);
-    assert_eq!(config.log_level, LevelFilter::Debug);
+    assert_eq!(config.log_level, LevelSource::Option(LevelFilter::Debug));
     assert_eq!(config.address.ip(), IpAddr::V4(Ipv4Addr::LOCALHOST));
 }
 
@@ -113,6 +114,11 @@ fn a_mistake_is_answered_by_one_line_that_names_it() {
         (&["--slow-log", "1s"], "--slow-log \"1s\""),
         (&["--max-batch", "0"], "--max-batch \"0\""),
         (&["--log-level", "loud"], "--log-level \"loud\""),
+        (&["--log-level=@"], "--log-level \"@\": expected off"),
+        (
+            &["--log-format=xml"],
+            "--log-format \"xml\": expected text or json",
+        ),
         (&["--durability", "disk"], "--durability \"disk\""),
         (&["--rate-limit", "10"], "--rate-limit \"10\""),
         (&["--rate-limit=0/s"], "--rate-limit \"0/s\""),

@@ -7,6 +7,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use super::MAX_SECONDS;
+use crate::logging::Format;
 use crate::store::Durability;
 
 /// The value of an option whose error says what is wrong with the value.
@@ -20,6 +21,14 @@ pub(super) fn durability(text: &str) -> Result<Durability, String> {
         "os" => Ok(Durability::Os),
         "none" => Ok(Durability::None),
         _ => Err(format!("--durability {text:?}: expected sync, os or none")),
+    }
+}
+
+pub(super) fn log_format(text: &str) -> Result<Format, String> {
+    match text {
+        "text" => Ok(Format::Text),
+        "json" => Ok(Format::Json),
+        _ => Err(format!("--log-format {text:?}: expected text or json")),
     }
 }
 

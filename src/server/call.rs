@@ -1,6 +1,5 @@
 //! A request together with the duty to answer it.
 
-use std::fmt;
 use std::io::Read;
 use std::mem;
 use std::net::SocketAddr;
@@ -11,13 +10,14 @@ use tiny_http::Request;
 
 use super::door::{ClientId, Connection, Outgoing};
 use super::id::RequestId;
+use super::line::Line;
 use super::pool::Pool;
 use super::request::Head;
 use super::response::{Headers, Response};
 use super::slow::Slow;
 use super::streams::Streams;
 use super::traffic::Operation;
-use super::{Fault, Service, Shared};
+use super::{Fault, Shared};
 
 /// A connection's turn, held by the request under way. When it is dropped, the next request of the connection is up.
 pub struct Turn {
@@ -214,17 +214,15 @@ impl Call {
         let (status, answered) = (message.status, Instant::now());
         let took = (answered - self.arrived).saturating_sub(self.waited);
         shared.monitor.count_answer(self.operation, status, took);
-        let line = Line {
-            client: turn.client(),
-            head,
-            status,
-            id,
-            service: &*shared.service,
-        };
-        log::debug!("{line} {took:?}");
-        let slow = shared.slow.zip(self.begun).map(|(from, begun)| {
+        let line = (shared.slow.is_some() || log::log_enabled!(log::Level::Debug))
+            .then(|| Line::new(turn.client(), head, status, id, &*shared.service));
+        if let Some(line) = &line {
+            line.log(took);
+        }
+        let slow = shared.slow.zip(self.begun).zip(line);
+        let slow = slow.map(|((from, begun), line)| {
             Box::new(Slow {
-                line: line.to_string(),
+                line,
                 from,
                 arrived: self.arrived,
                 begun,
@@ -262,34 +260,6 @@ impl Drop for Call {
             monitor.count_fault(Fault::Internal);
             let response = service.refuse(Head::of(&open.request), Fault::Internal);
             self.send(response);
-        }
-    }
-}
-
-/// A request for the log. It quotes what the client sent, so that a client cannot write log lines.
-struct Line<'a> {
-    client: SocketAddr,
-    head: Head<'a>,
-    status: u16,
-    id: RequestId<'a>,
-    /// Knows whose request it is. Asked only for lines that are written.
-    service: &'a dyn Service,
-}
-
-impl fmt::Display for Line<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (method, path) = (self.head.method().as_str(), self.head.path());
-        write!(
-            f,
-            "{} {} {path:?} {} id={}",
-            self.client,
-            method.escape_default(),
-            self.status,
-            self.id
-        )?;
-        match self.service.who(self.head) {
-            Some(name) => write!(f, " token={name:?}"),
-            None => Ok(()),
         }
     }
 }

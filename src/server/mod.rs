@@ -21,6 +21,7 @@ mod door;
 mod fault;
 mod id;
 mod lanes;
+mod line;
 mod listener;
 mod message;
 mod monitor;

@@ -3,10 +3,12 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
+use super::line::{Line, millis};
+
 /// A request that may turn out to be slow, from its answer until that is written.
 pub(super) struct Slow {
     /// The request, for the log.
-    pub(super) line: String,
+    pub(super) line: Line,
     /// The time from which on it is slow.
     pub(super) from: Duration,
     /// When its head had been read, when a worker took it, and when its answer was ready.
@@ -37,7 +39,14 @@ impl Slow {
     pub(super) fn end(self) {
         let total = self.arrived.elapsed();
         if total >= self.from {
-            log::warn!("slow: {} {total:.1?}: {}", self.line, self.parts(total));
+            let (line, parts) = (&self.line, self.parts(total));
+            log::warn!(
+                client:% = line.client, method = line.method, path = line.path, status = line.status,
+                request_id = line.id, token = line.token.as_deref(), duration_ms = millis(total),
+                queue_ms = millis(parts.queue), store_ms = millis(parts.store),
+                disk_ms = millis(parts.disk), client_ms = millis(parts.client);
+                "slow: {line} {total:.1?}: {parts}"
+            );
         }
     }
 
@@ -72,7 +81,14 @@ mod tests {
     fn the_parts_add_up_to_the_whole() {
         let (arrived, ms) = (Instant::now(), Duration::from_millis);
         let slow = Slow {
-            line: String::new(),
+            line: Line {
+                client: ([127, 0, 0, 1], 1).into(),
+                method: "GET".into(),
+                path: "/".into(),
+                status: 200,
+                id: "1".into(),
+                token: None,
+            },
             from: ms(0),
             arrived,
             begun: arrived + ms(5),

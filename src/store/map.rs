@@ -5,6 +5,7 @@
 
 mod batch;
 mod locked;
+mod views;
 
 use std::mem;
 use std::ops::Bound;
@@ -24,6 +25,8 @@ use super::removed::Removed;
 use super::revision;
 use super::revision::Counter;
 use super::{Command, CommitError, Committed, Entry, Expiry, Interest, Key, Revision};
+pub use views::Counted;
+
 use locked::Locked;
 
 /// How many keys are looked at under one taking of the lock, where there may be many: some tens of microseconds.
@@ -354,49 +357,6 @@ impl Map {
         &self.audience
     }
 
-    /// Begins a view of the entries of keys with a prefix as they are now. Also returns the revision.
-    pub(super) fn add_view(&self, prefix: &str) -> (Arc<Mutex<View>>, Revision) {
-        let view = Arc::new(Mutex::new(View::of(prefix)));
-        let mut contents = self.write();
-        contents.views.push(Arc::clone(&view));
-        (view, contents.counter.last)
-    }
-
-    /// Counts what a view that was made at this moment holds. Returns the time of that, at which the counted ones are live.
-    pub(super) fn add_counted_view(&self, prefix: &str) -> (Arc<Mutex<View>>, Revision, Counted) {
-        let view = Arc::new(Mutex::new(View::of(prefix)));
-        let mut contents = self.write();
-        contents.views.push(Arc::clone(&view));
-        let revision = contents.counter.last;
-        // Readers may come in while it is counted, which takes about a millisecond for a million keys; writers not.
-        let contents = RwLockWriteGuard::downgrade(contents);
-        let now = Expiry::now();
-        let keys = contents.entries.count(prefix, now);
-        (view, revision, Counted { keys, now })
-    }
-
-    /// The next entries of a view, possibly none of some keys; `None` at its end.
-    pub(super) fn page_of_view(&self, view: &Mutex<View>) -> Option<Vec<Entry>> {
-        let contents = self.read();
-        View::lock(view).page(&contents.entries, STEP, &self.budget)
-    }
-
-    /// Ends a view.
-    pub(super) fn remove_view(&self, view: &Arc<Mutex<View>>) {
-        let mut contents = self.write();
-        let views = &mut contents.views;
-        views.retain(|other| !Arc::ptr_eq(other, view));
-        let kept = View::lock(view).end(&self.budget);
-        drop(contents);
-        drop(kept);
-    }
-
-    /// How many views there are.
-    #[cfg(test)]
-    pub(super) fn views(&self) -> usize {
-        self.read().views.len()
-    }
-
     // A panic unlocks. No code under the lock can panic half way through a change.
     fn read(&self) -> RwLockReadGuard<'_, Contents> {
         self.contents.read()
@@ -405,15 +365,6 @@ impl Map {
     fn write(&self) -> RwLockWriteGuard<'_, Contents> {
         self.contents.write()
     }
-}
-
-/// How many keys are live at a time.
-#[derive(Clone, Copy, Debug)]
-pub struct Counted {
-    /// So many.
-    pub keys: usize,
-    /// When they were counted.
-    pub now: Expiry,
 }
 
 /// A part of a listing.

@@ -9,7 +9,7 @@ use crossbeam_channel::{Receiver, unbounded};
 use crate::process::{PATIENCE, Server};
 
 /// Requests whose lines are longer together than a pipe and the queue of lines are.
-const REQUESTS: usize = 3000;
+pub const REQUESTS: usize = 3000;
 
 fn command() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_threadkv"));
@@ -18,7 +18,7 @@ fn command() -> Command {
 }
 
 /// Makes the server log megabytes.
-fn make_noise(server: &Server) {
+pub fn make_noise(server: &Server) {
     let mut client = server.connect();
     let path = format!("/kv/{}", "k".repeat(1000));
     for _ in 0..REQUESTS {
@@ -27,7 +27,7 @@ fn make_noise(server: &Server) {
 }
 
 /// The lines of a pipe, as they come.
-fn read_lines(pipe: ChildStderr) -> Receiver<String> {
+pub fn read_lines(pipe: ChildStderr) -> Receiver<String> {
     let (sender, lines) = unbounded();
     let mut read = BufReader::new(pipe).lines().map_while(Result::ok);
     thread::spawn(move || read.try_for_each(|line| sender.send(line)));

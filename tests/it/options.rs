@@ -6,11 +6,12 @@ use std::process::{Command, Output};
 use crate::directory::Directory;
 use crate::process::{Server, forget_own_settings, wait_for};
 
-fn run(options: &[&str]) -> Output {
+/// Runs it to its end.
+pub fn run(options: &[&str]) -> Output {
     run_with(&[], options)
 }
 
-/// Runs it to its end, with these environment variables.
+/// The same with these environment variables.
 pub fn run_with(variables: &[(&str, &str)], options: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_threadkv"));
     command.args(options).envs(variables.iter().copied());

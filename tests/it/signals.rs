@@ -8,7 +8,7 @@ use crate::tokens::TokenFile;
 /// Waits until the process has taken all signals that were sent to it, and has done what it does about them.
 fn settle(server: &mut Server) {
     server.signal("-HUP");
-    server.wait_for_log("SIGHUP: there is no --auth file");
+    server.wait_for_log("SIGHUP: neither --auth nor --log-level");
 }
 
 #[test]
