@@ -1,12 +1,14 @@
 //! `threadkv health`, for supervisors that ask by a command.
 
 use std::io::{Read, Write};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::process::Output;
 use std::thread;
 
+use crate::directory::Directory;
 use crate::options::{expect_mistake, expect_mistake_with, run_with};
-use crate::process::Server;
+use crate::process::{Server, wait_for};
+use crate::shutdown::upload;
 
 /// Lets one client ask something that answers in the place of a server.
 fn answer_once(answer: &'static str) -> (String, thread::JoinHandle<String>) {
@@ -40,6 +42,38 @@ fn who_is_ready_gets_status_0_and_others_1_and_a_line() {
     );
     let (port, _) = answer_once("HTTP/1.1 503 Service Unavailable\r\n\r\ndraining\n");
     expect_mistake(&["health", "--port", &port], "is not ready: 503 draining");
+}
+
+/// Each state in which a server can be asked. One that loads, or that drains, listens no more or not yet.
+#[test]
+fn a_real_server_is_asked_in_all_its_states() {
+    let directory = Directory::new();
+    let mut server = Server::start_in(&directory);
+    let port = server.address.port().to_string();
+    let ask = ["health", "--port", port.as_str()];
+    expect_ready(&run_with(&[], &ask));
+    server.fail_disk();
+    let large = "v".repeat(1 << 20);
+    wait_for("a write to be refused", || {
+        (server.put("/kv/a", &large).status == 503).then_some(())
+    });
+    expect_mistake(&ask, "is not ready: 503 the disk does not take writes");
+    server.signal("-TERM");
+    server.wait();
+    expect_mistake(&ask, "does not answer: Connection refused");
+    // A draining server, too, takes nobody in.
+    let mut server = Server::start(&[]);
+    let port = server.address.port().to_string();
+    let _upload = upload(&server);
+    server.signal("-TERM");
+    server.wait_for_log("draining");
+    wait_for("newcomers to be refused", || {
+        TcpStream::connect(server.address).err()
+    });
+    expect_mistake(
+        &["health", "--port", &port],
+        "does not answer: Connection refused",
+    );
 }
 
 /// The check of a container sees the same variables as its server.

@@ -138,6 +138,26 @@ fn it_serves_on_a_socket_of_systemds() {
     early.read("GET").expect(404, "key not found\n");
 }
 
+#[test]
+fn what_is_in_flight_on_a_socket_of_systemds_finishes() {
+    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut server = Server::spawn(with_socket(socket.try_clone().unwrap(), &[]));
+    let mut idle = server.connect();
+    idle.send("GET", "/kv/a", "").expect(404, "key not found\n");
+    let mut upload = crate::shutdown::upload(&server);
+    let started = Instant::now();
+    server.signal("-TERM");
+    server.wait_for_log("draining");
+    upload.write("v".repeat(500_000));
+    let answer = upload.read("PUT");
+    answer.expect(200, "");
+    assert_eq!(answer.header("connection"), Some("close"));
+    assert_eq!(server.wait().0.code(), Some(0));
+    assert!(started.elapsed() < Duration::from_secs(10));
+    let next = Server::spawn(with_socket(socket, &[]));
+    next.get("/kv/a").expect(404, "key not found\n");
+}
+
 /// While the server drains, newcomers wait for the next one.
 #[test]
 fn a_server_that_drains_leaves_newcomers_to_the_next_one() {
