@@ -44,7 +44,6 @@ fn who_is_ready_gets_status_0_and_others_1_and_a_line() {
     expect_mistake(&["health", "--port", &port], "is not ready: 503 draining");
 }
 
-/// Each state in which a server can be asked. One that loads, or that drains, listens no more or not yet.
 #[test]
 fn a_real_server_is_asked_in_all_its_states() {
     let directory = Directory::new();
@@ -61,7 +60,7 @@ fn a_real_server_is_asked_in_all_its_states() {
     server.signal("-TERM");
     server.wait();
     expect_mistake(&ask, "does not answer: Connection refused");
-    // A draining server, too, takes nobody in.
+    // One that drains does not listen any more.
     let mut server = Server::start(&[]);
     let port = server.address.port().to_string();
     let _upload = upload(&server);
