@@ -34,6 +34,8 @@ impl Error {
         let words = body.and_then(|it: Body| it.message.or(it.error));
         let message = words.unwrap_or_else(|| format!("status {status}"));
         match status {
+            // "Canceled": the connection inside etcd has ended, perhaps behind the proposal. Newer gateways say 499.
+            408 | 499 => Error::Unknown(message),
             400..500 => Error::Refused { status, message },
             _ => Error::Unknown(message),
         }
@@ -48,7 +50,10 @@ impl Error {
     pub(super) fn is_about_token(&self) -> bool {
         match self {
             Error::Refused { status: 401, .. } => true,
-            Error::Refused { message, .. } => message.contains("user name is empty"),
+            Error::Refused { message, .. } => {
+                let about = ["user name is empty", "revision of auth store is old"];
+                about.iter().any(|it| message.contains(it))
+            }
             Error::Unknown(_) => false,
         }
     }
@@ -74,3 +79,27 @@ impl fmt::Display for Error {
 }
 
 impl std::error::Error for Error {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_etcd_has_decided_is_a_refusal() {
+        let canceled = br#"{"error": "grpc: the client connection is closing", "code": 1}"#;
+        for status in [408, 499, 500, 503, 504] {
+            let error = Error::of_answer(status, canceled);
+            assert!(error.may_differ_elsewhere(), "{status}: {error}");
+        }
+        let full = Error::of_answer(
+            429,
+            br#"{"message": "etcdserver: mvcc: database space exceeded"}"#,
+        );
+        assert!(full.is_no_space() && !full.may_differ_elsewhere());
+        let old = Error::of_answer(
+            400,
+            br#"{"message": "etcdserver: revision of auth store is old"}"#,
+        );
+        assert!(old.is_about_token());
+    }
+}

@@ -88,7 +88,14 @@ impl Etcd {
         Ok((answer.header, answer.kvs.pop()))
     }
 
-    /// The same without its value.
+    /// The key as it was at a revision.
+    pub fn get_at(&self, key: &str, revision: i64) -> Result<Option<KeyValue>, Error> {
+        let body = json!({"key": base64(key.as_bytes()), "revision": revision.to_string()});
+        let mut answer: message::Range = self.call("/v3/kv/range", &body)?;
+        Ok(answer.kvs.pop())
+    }
+
+    /// The key as the majority has it now, without its value.
     pub fn get_revision(&self, key: &str) -> Result<(Header, Option<KeyValue>), Error> {
         let body = json!({"key": base64(key.as_bytes()), "keys_only": true});
         let mut answer: message::Range = self.call("/v3/kv/range", &body)?;
@@ -107,6 +114,13 @@ impl Etcd {
     pub fn delete_prefix(&self, prefix: &str) -> Result<(), Error> {
         let body =
             json!({"key": base64(prefix.as_bytes()), "range_end": base64(&end_of_prefix(prefix))});
+        let _: message::Answer = self.call("/v3/kv/deleterange", &body)?;
+        Ok(())
+    }
+
+    /// Deletes all keys from one on, up to another one, which stays.
+    pub fn delete_between(&self, from: &str, to: &str) -> Result<(), Error> {
+        let body = json!({"key": base64(from.as_bytes()), "range_end": base64(to.as_bytes())});
         let _: message::Answer = self.call("/v3/kv/deleterange", &body)?;
         Ok(())
     }

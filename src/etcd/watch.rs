@@ -18,6 +18,8 @@ pub enum Event {
     Put(KeyValue),
     /// The key was deleted.
     Deleted(KeyValue),
+    /// etcd has forgotten what was before this revision, so the watch is over.
+    Forgotten(i64),
 }
 
 /// What happens to a key, in order. It ends behind an error.
@@ -60,11 +62,8 @@ impl Watch {
             events,
         } = message.result;
         if canceled && compact_revision > 0 {
-            let message = "the revision has been compacted".into();
-            return Err(Error::Refused {
-                status: 400,
-                message,
-            });
+            self.over = true;
+            return Ok(vec![Event::Forgotten(compact_revision)]);
         }
         if canceled {
             return Err(unknown(&cancel_reason));

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use super::change::Cause;
 use super::keyspace::Keyspace;
+use super::revision::Revisions;
 use super::{CommitError, Committed, Entry, Expiry, Key, Revision, Unmet, When};
 
 /// A [`Command::Bulk`] should not have more operations. Readers wait while it is applied, about a microsecond an operation.
@@ -25,6 +26,8 @@ pub enum Command {
     DeletePrefix(String),
     /// Removes a bounded number of expired keys. Readers see no difference; those who watch learn of it, and it frees memory.
     Sweep,
+    /// Removes those of these keys that have expired. Nodes of a cluster must all remove the same, and [`Command::Sweep`] is free to choose.
+    SweepKeys(Vec<Key>),
 }
 
 /// A change to one key.
@@ -87,6 +90,7 @@ impl Command {
             Command::One(..) | Command::Clear => 1,
             // Of a prefix it is not known.
             Command::Sweep | Command::DeletePrefix(_) => SWEPT_AT_ONCE,
+            Command::SweepKeys(keys) => keys.len(),
         }
     }
 
@@ -171,6 +175,17 @@ impl Command {
                 }
                 (Outcome::Swept(expired.len()), !expired.is_empty())
             }
+            Command::SweepKeys(chosen) => {
+                let mut swept = 0;
+                for key in chosen {
+                    let entry = keys.get(key.as_str());
+                    if entry.is_some_and(|it| !it.is_live(now)) {
+                        keys.remove(key.as_str(), revision, Cause::Expired);
+                        swept += 1;
+                    }
+                }
+                (Outcome::Swept(swept), swept > 0)
+            }
         }
     }
 
@@ -238,14 +253,23 @@ impl Command {
         let (one, several) = match self {
             Command::One(operation, _) => (Some(operation), &[][..]),
             Command::Bulk(operations) => (None, &operations[..]),
-            Command::Clear | Command::DeletePrefix(_) | Command::Sweep => (None, &[][..]),
+            Command::Clear | Command::DeletePrefix(_) | Command::Sweep | Command::SweepKeys(_) => {
+                (None, &[][..])
+            }
         };
         one.into_iter().chain(several.iter().map(|(it, _)| it))
     }
 
     /// About how many bytes it takes to write down.
     pub(super) fn size(&self) -> usize {
-        self.all_operations().map(Operation::size).sum()
+        let conditions = match self {
+            Command::One(_, when) => condition_size(when),
+            Command::Bulk(operations) => operations.iter().map(|it| condition_size(&it.1)).sum(),
+            Command::DeletePrefix(prefix) => prefix.len(),
+            Command::Clear | Command::Sweep | Command::SweepKeys(_) => 0,
+        };
+        let operations = self.all_operations().map(Operation::size);
+        conditions + operations.sum::<usize>()
     }
 
     /// Whether a client asks only to remove keys. Such a command may use the reserve of a full disk.
@@ -255,9 +279,22 @@ impl Command {
                 .all_operations()
                 .all(|it| matches!(it, Operation::Delete { .. })),
             Command::Clear | Command::DeletePrefix(_) => true,
-            Command::Sweep => false,
+            Command::Sweep | Command::SweepKeys(_) => false,
         }
     }
+}
+
+/// About how many bytes it takes to write down a condition.
+fn condition_size(when: &When) -> usize {
+    let Some(condition) = when else {
+        return 0;
+    };
+    let revisions = [&condition.if_match, &condition.if_none_match];
+    let listed = revisions.map(|it| match it {
+        Some(Revisions::Listed(listed)) => listed.len() * size_of::<Revision>(),
+        Some(Revisions::Any) | None => 0,
+    });
+    listed.iter().sum()
 }
 
 impl From<Operation> for Command {

@@ -190,6 +190,8 @@ impl View {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::history::History;
+    use crate::store::revision::Counter;
     use crate::store::{Command, Key, Operation};
 
     fn put(map: &Map, key: &str, value: &str) {
@@ -247,6 +249,27 @@ mod tests {
             change_everything(&map);
             found.extend(frozen.by_ref());
             assert!(found == expected, "{read_before}");
+        }
+    }
+
+    #[test]
+    fn it_stays_as_it_was_where_the_map_is_loaded_anew() {
+        for read_before in [0, 300] {
+            let (map, expected) = filled();
+            let mut frozen = Frozen::of(&map);
+            let mut found: Vec<Entry> = frozen.by_ref().take(read_before).collect();
+            put(&map, "k0900", "new");
+            let loaded = [Entry::of("k0500", "loaded"), Entry::of("z", "loaded")];
+            map.load(
+                Entries::from_iter(loaded),
+                Counter::default(),
+                History::default(),
+            );
+            put(&map, "k0700", "newer");
+            found.extend(frozen.by_ref());
+            assert!(found == expected, "{read_before}");
+            drop(frozen);
+            assert_eq!((map.len(), map.views()), (3, 0));
         }
     }
 

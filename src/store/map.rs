@@ -16,12 +16,13 @@ use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use crate::budget::Budget;
 
 use super::audience::Audience;
+use super::command::SWEPT_AT_ONCE;
 use super::entry::Record;
 use super::frozen::View;
 use super::history::{Commits, History, Past};
 use super::index::Entries;
 use super::meters::Meters;
-use super::removed::Removed;
+use super::removed::{self, Removed};
 use super::revision;
 use super::revision::Counter;
 use super::{Command, CommitError, Committed, Entry, Expiry, Interest, Key, Revision};
@@ -228,6 +229,17 @@ impl Map {
         entries.count_live(Expiry::now(), COUNTED_AT_ONCE) != Some(entries.len())
     }
 
+    /// Keys that have expired, for a sweep: some of those that have for the longest time, of so many bytes.
+    pub(super) fn expired(&self, mut bytes: usize) -> Vec<Key> {
+        let contents = self.read();
+        let expired = contents.entries.expired(Expiry::now());
+        let keys = expired.take(SWEPT_AT_ONCE).map_while(|entry| {
+            bytes = bytes.checked_sub(entry.key().len())?;
+            Key::try_from(entry.key().as_bytes()).ok()
+        });
+        keys.collect()
+    }
+
     /// How many bytes keys and values hold.
     pub(super) fn bytes(&self) -> usize {
         self.read().entries.bytes()
@@ -302,10 +314,15 @@ impl Map {
     /// Replaces everything, as a store is loaded.
     pub(super) fn load(&self, loaded: Entries, counter: Counter, history: History) {
         let mut contents = self.write();
+        // Views go on with the entries as they were.
+        let old = contents.clear(&self.budget);
         contents.entries = loaded;
         contents.counter = counter;
         contents.history = history;
         self.report(&contents);
+        drop(contents);
+        self.audience.tell();
+        removed::free_all(old, &self.budget);
     }
 
     /// What is known of the past.

@@ -186,6 +186,16 @@ fn what_etcd_would_not_take_is_refused_before() {
     let counted = a.get("/api/v1/kv?prefix=part:&count_only=true").json();
     assert_eq!(counted["data"]["count"], 0);
     b.get("/kv/large").expect(200, &largest);
+    // What many small operations take besides their keys counts as well.
+    let c = etcds.node_with(&["--max-batch", "100000"]);
+    let bulk = |count: u32| {
+        let operations: Vec<Value> = (0..count)
+            .map(|it| json!({"key": format!("{it}"), "value": ""}))
+            .collect();
+        let body = json!({"operations": operations}).to_string();
+        c.post("/api/v1/kv/bulk", body).status
+    };
+    assert_eq!([bulk(80_000), bulk(20_000)], [413, 200]);
 }
 
 #[test]

@@ -147,13 +147,13 @@ fn keys_without_order(histories: &[History]) -> Vec<u64> {
         .collect()
 }
 
-fn export(node: &Server) -> String {
+pub fn export(node: &Server) -> String {
     let answer = node.get("/api/v1/export");
     assert_eq!(answer.status, 200);
     answer.text().to_owned()
 }
 
-fn wait_until_healthy(node: &Server) {
+pub fn wait_until_healthy(node: &Server) {
     wait_for("a node to be healthy", || {
         (node.get("/readyz").status == 200).then_some(())
     });

@@ -1,8 +1,9 @@
 //! Real etcds, and threadkv on them.
 
 use std::env;
-use std::fs::File;
+use std::fs::{self, File};
 use std::net::{Ipv4Addr, TcpListener};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::thread;
@@ -49,6 +50,7 @@ pub fn has_etcd() -> bool {
 pub struct Etcds {
     directory: Directory,
     members: Vec<Member>,
+    options: Vec<String>,
 }
 
 struct Member {
@@ -60,8 +62,13 @@ struct Member {
 impl Etcds {
     /// Starts so many members, and waits until they have agreed on a leader.
     pub fn start(count: usize) -> Etcds {
+        Etcds::start_with(count, &[])
+    }
+
+    /// The same with more options of etcd's.
+    pub fn start_with(count: usize, options: &[&str]) -> Etcds {
         for _ in 0..20 {
-            if let Some(etcds) = Etcds::try_start(count) {
+            if let Some(etcds) = Etcds::try_start(count, options) {
                 return etcds;
             }
         }
@@ -69,11 +76,12 @@ impl Etcds {
     }
 
     /// The same; `None` if somebody else has taken one of the ports.
-    fn try_start(count: usize) -> Option<Etcds> {
+    fn try_start(count: usize, options: &[&str]) -> Option<Etcds> {
         let directory = Directory::new();
         let ports: Vec<(u16, u16)> = (0..count).map(|_| (free_port(), free_port())).collect();
+        let options: Vec<String> = options.iter().map(ToString::to_string).collect();
         let start = |number| {
-            let child = spawn(&directory, &ports, number);
+            let child = spawn(&directory, &ports, number, &options);
             let (client, peer) = ports[number];
             Member {
                 client,
@@ -82,7 +90,11 @@ impl Etcds {
             }
         };
         let members = (0..count).map(start).collect();
-        let mut etcds = Etcds { directory, members };
+        let mut etcds = Etcds {
+            directory,
+            members,
+            options,
+        };
         let deadline = Instant::now() + Duration::from_secs(60);
         while !(0..count).all(|it| etcds.is_healthy(it)) {
             let mut members = etcds.members.iter_mut();
@@ -138,7 +150,63 @@ impl Etcds {
     /// Starts a member again that was killed.
     pub fn start_again(&mut self, number: usize) {
         let ports: Vec<_> = self.members.iter().map(|it| (it.client, it.peer)).collect();
-        self.members[number].child = spawn(&self.directory, &ports, number);
+        self.members[number].child = spawn(&self.directory, &ports, number, &self.options);
+    }
+
+    /// The port on which a member listens for clients.
+    pub fn port(&self, number: usize) -> u16 {
+        self.members[number].client
+    }
+
+    /// Where this may leave files.
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// Runs etcdctl, which must succeed. Returns what it says.
+    pub fn ctl(&self, arguments: &[&str]) -> String {
+        let mut command = Command::new("etcdctl");
+        command.env("ETCDCTL_API", "3");
+        command.args(["--endpoints", &self.urls()]).args(arguments);
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{arguments:?}: {output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// etcd's revision.
+    pub fn revision(&self) -> String {
+        let answer = self.post(0, "/v3/kv/range", r#"{"key": "YQ=="}"#);
+        let revision = &answer.unwrap()["header"]["revision"];
+        revision.as_str().unwrap().into()
+    }
+
+    /// Saves a copy of what etcd has.
+    pub fn save(&self) {
+        let file = self.directory.path().join("backup");
+        self.ctl(&["snapshot", "save", file.to_str().unwrap()]);
+    }
+
+    /// Stops the only member, and starts it again with what was saved.
+    pub fn restore(&mut self) {
+        self.kill(0);
+        let data = self.directory.path().join("m0");
+        fs::remove_dir_all(&data).unwrap();
+        let peer = format!("http://127.0.0.1:{}", self.members[0].peer);
+        let file = self.directory.path().join("backup");
+        self.ctl(&[
+            "snapshot",
+            "restore",
+            file.to_str().unwrap(),
+            "--data-dir",
+            data.to_str().unwrap(),
+            "--name",
+            "m0",
+            "--initial-cluster",
+            &format!("m0={peer}"),
+            "--initial-advertise-peer-urls",
+            &peer,
+        ]);
+        self.start_again(0);
     }
 
     pub fn signal(&self, number: usize, signal: &str) {
@@ -187,7 +255,7 @@ fn free_port() -> u16 {
     }
 }
 
-fn spawn(directory: &Directory, ports: &[(u16, u16)], number: usize) -> Child {
+fn spawn(directory: &Directory, ports: &[(u16, u16)], number: usize, options: &[String]) -> Child {
     let url = |port| format!("http://127.0.0.1:{port}");
     let all: Vec<String> = (0..)
         .zip(ports)
@@ -228,6 +296,7 @@ fn spawn(directory: &Directory, ports: &[(u16, u16)], number: usize) -> Child {
         "error",
     ]);
     command
+        .args(options)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(log);

@@ -27,6 +27,7 @@ mod access;
 mod browser;
 mod cluster;
 mod cluster_faults;
+mod cluster_recovery;
 mod conditions;
 mod connections;
 mod container;

@@ -33,8 +33,10 @@ pub(super) struct Words {
 pub(super) struct UnderWay {
     /// Held for a swap, never while anything waits.
     batches: Mutex<Batches>,
-    /// A batch has taken too long, or the thread that writes them has ended.
+    /// A batch has taken too long.
     stalled: AtomicBool,
+    /// The thread that writes them has ended.
+    ended: AtomicBool,
     words: Words,
 }
 
@@ -56,6 +58,7 @@ impl UnderWay {
         UnderWay {
             batches: Mutex::default(),
             stalled: AtomicBool::new(false),
+            ended: AtomicBool::new(false),
             words,
         }
     }
@@ -95,11 +98,11 @@ impl UnderWay {
 
     /// The thread has ended, perhaps by a panic: no batch follows.
     pub(super) fn end_for_good(&self) {
-        self.stalled.store(true, Ordering::Release);
+        self.ended.store(true, Ordering::Release);
     }
 
     pub(super) fn is_stalled(&self) -> bool {
-        self.stalled.load(Ordering::Acquire)
+        self.stalled.load(Ordering::Acquire) || self.ended.load(Ordering::Acquire)
     }
 
     /// Takes the completions of stalled batches, once. Also returns whether the stall is new.

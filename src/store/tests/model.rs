@@ -52,7 +52,8 @@ fn command(u: &mut Unstructured<'_>) -> Result<Command> {
         0 => Command::Clear,
         1 => Command::DeletePrefix((*u.choose(&["a", "a:", "d", ""])?).into()),
         2 => Command::Sweep,
-        3..=5 => Command::Bulk(some(u, operation)?),
+        3 => Command::SweepKeys(some(u, |u| Ok(key(u.choose(KEYS)?)))?),
+        4 | 5 => Command::Bulk(some(u, operation)?),
         _ => {
             let (operation, when) = operation(u)?;
             Command::One(operation, when)
@@ -140,6 +141,14 @@ impl Model {
                 if self.state.iter().any(live) {
                     self.state.retain(|key, _| !key.starts_with(prefix));
                 }
+                self.revision += u64::from(self.state.len() < before);
+                return self.revision;
+            }
+            Command::SweepKeys(keys) => {
+                let before = self.state.len();
+                let chosen = |key: &str| keys.iter().any(|it| it.as_str() == key);
+                self.state
+                    .retain(|key, (_, expiry, _)| expiry.is_none_or(|it| it > now) || !chosen(key));
                 self.revision += u64::from(self.state.len() < before);
                 return self.revision;
             }

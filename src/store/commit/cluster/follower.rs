@@ -15,39 +15,54 @@ use crate::store::commit::Reply;
 /// A watch that tells nothing for so long is begun again: it may have died without a word.
 const QUIET: Duration = Duration::from_millis(500);
 
+/// The longest that is waited for records that are known to be there: etcd may take so long to gather many of them.
+const GATHERING: Duration = Duration::from_secs(10);
+
 /// Pause before it is tried again to follow.
 const RETRY: Duration = Duration::from_millis(50);
 
+/// Pause before it is tried again to load a snapshot.
+const RELOAD: Duration = Duration::from_secs(1);
+
 pub(super) struct Follower {
     shared: Arc<Shared>,
+    /// Before this revision, etcd has forgotten everything.
+    forgotten: i64,
+    /// Where the last attempt began, and how long it waited for records.
+    tried: (i64, Duration),
 }
 
 /// Why it does not go on as it did.
 enum Stop {
     /// The watch has ended.
     Watch(Error),
-    /// Records are missing: etcd has forgotten them, or is another one than before.
-    Lost(&'static str),
+    /// etcd has forgotten the next records.
+    Missing,
+    /// etcd does not have any more what it had.
+    Undone(&'static str),
+    /// The log was deleted, at this revision of etcd at the latest.
+    Deleted(i64),
     /// There is a record that this version does not know.
     Unknown,
 }
 
 impl From<Error> for Stop {
     fn from(error: Error) -> Stop {
-        match error.is_compacted() {
-            true => Stop::Lost("etcd has forgotten the next records"),
-            false => Stop::Watch(error),
-        }
+        Stop::Watch(error)
     }
 }
 
 impl Follower {
     pub(super) fn new(shared: Arc<Shared>) -> Follower {
-        Follower { shared }
+        Follower {
+            shared,
+            forgotten: 0,
+            tried: (0, QUIET),
+        }
     }
 
     /// Follows as long as the process lives, unless it comes upon something that it does not know.
-    pub(super) fn run(self) {
+    pub(super) fn run(mut self) {
         loop {
             let began = Instant::now();
             match self.follow() {
@@ -57,9 +72,11 @@ impl Follower {
                         thread::sleep(RETRY);
                     }
                 }
-                Stop::Lost(why) => {
-                    log::warn!("everything is loaded again: {why}");
-                    self.load();
+                Stop::Missing => self.leap(),
+                Stop::Undone(why) => self.begin_anew(why),
+                Stop::Deleted(at) => {
+                    self.begin_anew("the log in etcd was deleted");
+                    self.shared.replica().begin_anew(at);
                 }
                 Stop::Unknown => {
                     self.shared.broken.store(true, Ordering::Release);
@@ -72,25 +89,53 @@ impl Follower {
         }
     }
 
-    /// Loads the snapshot again, whatever it takes.
-    fn load(&self) {
-        while let Err(error) = snapshot::load(&self.shared) {
-            if let JoinError::Unknown(_) = error {
-                self.shared.broken.store(true, Ordering::Release);
+    /// Goes on behind records that etcd has forgotten, by a snapshot that has them.
+    fn leap(&self) {
+        let newer = snapshot::is_newer(&self.shared);
+        match newer.and_then(|newer| {
+            if newer {
+                log::warn!("everything is loaded again: etcd has forgotten the next records");
+                snapshot::load(&self.shared, false)?;
             }
-            log::error!("cannot load everything again: {error}");
-            thread::sleep(Duration::from_secs(1));
+            Ok(newer)
+        }) {
+            Ok(true) => return,
+            Ok(false) => log::error!(
+                "etcd has forgotten records that no snapshot has: this node waits for another one to write a snapshot"
+            ),
+            Err(error) => self.cannot_load(&error),
+        }
+        thread::sleep(RELOAD);
+    }
+
+    /// Goes back to the snapshot, whatever it takes.
+    fn begin_anew(&mut self, why: &str) {
+        log::error!(
+            "everything is loaded again, and what came after the snapshot is lost unless etcd has it: {why}"
+        );
+        self.shared.readers.hold();
+        self.forgotten = 0;
+        while let Err(error) = snapshot::load(&self.shared, true) {
+            self.cannot_load(&error);
+            thread::sleep(RELOAD);
         }
     }
 
+    fn cannot_load(&self, error: &JoinError) {
+        if let JoinError::Unknown(_) = error {
+            self.shared.broken.store(true, Ordering::Release);
+        }
+        log::error!("cannot load everything again: {error}");
+    }
+
     /// Carries out records as they come.
-    fn follow(&self) -> Stop {
-        let shared = &*self.shared;
-        let from = match self.next() {
-            Ok(from) => from,
+    fn follow(&mut self) -> Stop {
+        let (from, quiet) = match self.next() {
+            Ok(next) => next,
             Err(stop) => return stop,
         };
-        let watch = match shared.etcd.watch(&shared.keys.log, from, QUIET) {
+        let shared = Arc::clone(&self.shared);
+        let watch = match shared.etcd.watch(&shared.keys.log, from, quiet) {
             Ok(watch) => watch,
             Err(error) => return error.into(),
         };
@@ -98,7 +143,12 @@ impl Follower {
             let taken = match event {
                 Ok(Event::Put(record)) => self.take(&record),
                 Ok(Event::Alive(_)) => Ok(()),
-                Ok(Event::Deleted(_)) => Err(Stop::Lost("the log was deleted")),
+                Ok(Event::Deleted(log)) => Err(Stop::Deleted(log.mod_revision)),
+                // If that has left out records, the next one tells.
+                Ok(Event::Forgotten(before)) => {
+                    self.forgotten = before;
+                    Ok(())
+                }
                 Err(error) => Err(error.into()),
             };
             if let Err(stop) = taken {
@@ -108,17 +158,52 @@ impl Follower {
         Stop::Watch(Error::Unknown("the stream has ended".into()))
     }
 
-    /// From which revision of etcd on to watch.
-    fn next(&self) -> Result<i64, Stop> {
+    /// From which revision of etcd on to watch, and for how long it may tell nothing.
+    fn next(&mut self) -> Result<(i64, Duration), Stop> {
         let shared = &*self.shared;
+        let (header, log) = shared.etcd.get(&shared.keys.log)?;
         let at = shared.replica().at();
-        let (header, log) = shared.etcd.get_revision(&shared.keys.log)?;
-        match log.map_or(0, |log| log.mod_revision) {
-            last if last < at => Err(Stop::Lost("the log in etcd is shorter than before")),
-            // What etcd has forgotten may be all before the present.
-            last if last == at => Ok(header.revision + 1),
-            _ => Ok(at + 1),
+        let Some(log) = log else {
+            return match shared.replica().is_at_beginning() {
+                true => Ok((header.revision + 1, QUIET)),
+                false => Err(Stop::Deleted(header.revision)),
+            };
+        };
+        let undone = Err(Stop::Undone("etcd was replaced by an earlier copy"));
+        if log.mod_revision < at {
+            // An old etcd may have answered from an old state. A write tells for sure.
+            let keys = &shared.keys;
+            return match shared.etcd.put_and_get_revision(&keys.barrier, &keys.log) {
+                Ok(Some(log)) if log.mod_revision >= at => {
+                    let message = "etcd has answered from an old state";
+                    Err(Stop::Watch(Error::Unknown(message.into())))
+                }
+                Err(error) if !error.is_no_space() => Err(error.into()),
+                Ok(_) | Err(_) => undone,
+            };
         }
+        if log.mod_revision == at {
+            // What etcd has forgotten may be all before the present.
+            return match shared.replica().is_last(&log) {
+                true => Ok((header.revision + 1, QUIET)),
+                false => undone,
+            };
+        }
+        if !shared.replica().is_at_beginning() {
+            match shared.etcd.get_at(&shared.keys.log, at) {
+                Ok(Some(record)) if shared.replica().is_last(&record) => {}
+                Ok(_) => return undone,
+                Err(error) if error.is_compacted() => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        // If nothing has come of that before, etcd may need longer.
+        let (tried, quiet) = self.tried;
+        self.tried = match tried == at {
+            true => (at, (quiet * 2).min(GATHERING)),
+            false => (at, QUIET),
+        };
+        Ok(((at + 1).max(self.forgotten), self.tried.1))
     }
 
     fn take(&self, record: &KeyValue) -> Result<(), Stop> {
@@ -136,7 +221,14 @@ impl Follower {
                 self.answer(applied, began.elapsed());
             }
             Ok(_) => {}
-            Err(Broken::Gap) => return Err(Stop::Lost("the watch has left out a record")),
+            Err(Broken::Gap) if self.forgotten > shared.replica().at() + 1 => {
+                return Err(Stop::Missing);
+            }
+            Err(Broken::Gap) => {
+                let message = "the watch has left out a record";
+                log::warn!("{message}");
+                return Err(Stop::Watch(Error::Unknown(message.into())));
+            }
             Err(Broken::Unknown) => return Err(Stop::Unknown),
         }
         let readers = shared.readers.come_to(record.mod_revision);

@@ -85,8 +85,12 @@ impl Keeper {
         let (etcd, keys) = (&shared.etcd, &shared.keys);
         let me = shared.producer.to_string();
         let leads = match etcd.get(&keys.leader)?.1 {
-            Some(leader) => leader.value == me.as_bytes(),
-            None => etcd.put_if(&keys.leader, me.as_bytes(), Some(lease), 0)?,
+            Some(leader) if leader.value == me.as_bytes() => self.may_lead()?,
+            Some(_) => false,
+            None => {
+                let is_current = shared.is_current();
+                is_current && etcd.put_if(&keys.leader, me.as_bytes(), Some(lease), 0)?
+            }
         };
         let nodes = etcd.get_prefix(&keys.nodes)?.len();
         let members = etcd.members()?.len();
@@ -104,6 +108,19 @@ impl Keeper {
             self.look_after_log()?;
         }
         Ok(())
+    }
+
+    /// Whether this node goes on to lead. One that has not had everything for as long as a lease leaves it to another one.
+    fn may_lead(&self) -> Result<bool, Error> {
+        let current = self.shared.readers.current();
+        let may = current.is_some_and(|it| it.elapsed() < LEASE);
+        if !may {
+            let leader = &self.shared.keys.leader;
+            self.shared
+                .etcd
+                .delete_between(leader, &format!("{leader}\0"))?;
+        }
+        Ok(may)
     }
 
     /// Says that this node lives. Returns its lease.
@@ -137,13 +154,16 @@ impl Keeper {
         let (header, log) = etcd.get_revision(&keys.log)?;
         let forgotten = *self.forgotten.get_or_insert(header.revision);
         let long = shared.replica().grown() >= self.snapshot_after.max(shared.map.bytes() as u64);
-        if !long && header.revision - forgotten < REVISIONS {
+        let last = etcd.get(&keys.head)?.1;
+        let last = last.and_then(|head| SnapshotHead::decode(&head.value));
+        let last_at = last.as_ref().map_or(0, |head| head.place.at);
+        let cut = log.as_ref().is_some_and(|log| log.mod_revision > last_at)
+            && self.is_forgotten(last_at)?;
+        if !long && !cut && header.revision - forgotten < REVISIONS {
             return Ok(());
         }
         // If it fails, not at once again.
         self.snapshot_at = Instant::now() + LEASE;
-        let last = etcd.get(&keys.head)?.1;
-        let last = last.and_then(|head| SnapshotHead::decode(&head.value));
         match last.zip(log) {
             // The snapshot has everything that was in the log at this revision.
             Some((head, log)) if head.place.at == log.mod_revision => {
@@ -153,6 +173,17 @@ impl Keeper {
         }
         self.forgotten = Some(header.revision);
         Ok(())
+    }
+
+    /// Whether etcd has forgotten its history from that revision on: somebody else has compacted it. Then no node can start until there is a
+    /// snapshot, and those that have everything can still write it.
+    fn is_forgotten(&self, at: i64) -> Result<bool, Error> {
+        let (etcd, keys) = (&self.shared.etcd, &self.shared.keys);
+        match etcd.get_at(&keys.head, at + 1) {
+            Ok(_) => Ok(false),
+            Err(error) if error.is_compacted() => Ok(true),
+            Err(error) => Err(error),
+        }
     }
 
     fn write_snapshot(&mut self) -> Result<(), Error> {

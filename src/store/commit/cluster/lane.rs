@@ -20,6 +20,9 @@ const FULL: Full = Full {
     bytes: 256 << 10,
 };
 
+/// The most bytes of keys that one sweep names.
+const SWEPT: usize = 32 << 10;
+
 /// Pause before a record is put again.
 const RETRY: Duration = Duration::from_millis(20);
 
@@ -42,7 +45,11 @@ impl Lane {
             let batch = gather(first, jobs, previous, FULL);
             previous = batch.len();
             let batch = batch.into_iter().map(|job| (job.command, job.done));
-            let (commands, completions): (Vec<Command>, Vec<Completion>) = batch.unzip();
+            let (mut commands, completions): (Vec<Command>, Vec<Completion>) = batch.unzip();
+            let sweeps = |it: &&mut Command| matches!(it, Command::Sweep);
+            for sweep in commands.iter_mut().filter(sweeps) {
+                *sweep = Command::SweepKeys(self.shared.map.expired(SWEPT));
+            }
             last = self.shared.under_way.begin(completions);
             let head = Head {
                 producer: self.shared.producer,
@@ -73,10 +80,11 @@ impl Lane {
                     return;
                 }
                 Err(error @ Error::Refused { .. }) => {
-                    self.note(&error);
                     if !may_have_happened {
+                        self.note(&error);
                         return self.refuse(number);
                     }
+                    self.note_full(&error);
                 }
                 Err(Error::Unknown(message)) => {
                     log::debug!("a record was not answered, and is put again: {message}");
@@ -94,13 +102,18 @@ impl Lane {
     }
 
     fn note(&self, error: &Error) {
+        self.note_full(error);
+        if !error.is_no_space() {
+            log::error!("a write was refused: {error}");
+        }
+    }
+
+    fn note_full(&self, error: &Error) {
         let was_full = self.shared.full.swap(error.is_no_space(), Ordering::AcqRel);
         if error.is_no_space() && !was_full {
             log::error!(
-                "etcd has no room left and takes no writes: compact and defragment it, raise --quota-backend-bytes, and disarm the alarm"
+                "etcd has no room left and takes no writes: raise --quota-backend-bytes, defragment it, and disarm the alarm"
             );
-        } else if !error.is_no_space() {
-            log::error!("a write was refused: {error}");
         }
     }
 }

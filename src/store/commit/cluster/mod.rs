@@ -17,7 +17,7 @@
 //! ```text
 //! <prefix>log               the last record. Each put of it is the next one
 //! <prefix>snap/head         the latest snapshot: where in the log, how many chunks
-//! <prefix>snap/<R>/<i>      its chunks
+//! <prefix>snap/<R>-<id>/<i> its chunks
 //! <prefix>node/<id>         a node that lives, under a lease
 //! <prefix>leader            the node that does what one has to do, under the same lease
 //! <prefix>barrier           put with the question how far the log is, where etcd is too old to be asked without
@@ -34,7 +34,7 @@
 //! A record has the time of the node that made it, and takes effect at the highest time of all records so far. So commands expire the same
 //! keys on all nodes, whatever their clocks say. Readers go by the clock of their own node.
 //! The revision of a commit follows from that time and from the revisions before it. Removing what has expired is a record as well, made by the node
-//! that leads.
+//! that leads. It names the keys: of those that expire at the same time, every node knows another order.
 //!
 //! # Reads
 //!
@@ -46,7 +46,11 @@
 //! When the log has become long, the node that leads writes the entries, as they are at one record, in chunks, then the head, which
 //! makes them count, and then has etcd forget the records before ([`snapshot`]). A node that starts, or that has fallen behind so far,
 //! loads the snapshot and goes on behind it. Leading is for efficiency only: two that think they lead do no harm, since the head is replaced
-//! only if it is the one that was read before.
+//! only if it is the one that was read before. Chunks that do not belong to a whole snapshot are deleted with the next one.
+//!
+//! If somebody else compacts etcd, records that no snapshot has may be forgotten. Then the node that leads, which has carried them out, writes a snapshot.
+//! A node that lacks them waits for it. If etcd was restored from a backup, or the log deleted, a node finds that its last record is not there
+//! any more, and goes back to the snapshot.
 //!
 //! # etcd's faults
 //!
@@ -88,6 +92,10 @@ pub use keeper::{ClusterStatus, Role};
 
 /// The most bytes of keys and values of one command. etcd takes requests of 1.5 MiB, and other commands may be in the same record.
 pub(super) const MOST_BYTES: usize = (1 << 20) + crate::store::MAX_KEY_BYTES;
+
+/// What an operation takes in a record besides that, and how much of it a command has room for: some thousand operations.
+const OPERATION_BYTES: usize = 28;
+const OPERATIONS_BYTES: usize = 96 << 10;
 
 /// The map has everything if that was so when it was asked no longer ago.
 const CURRENT: Duration = Duration::from_secs(2);
@@ -235,7 +243,7 @@ impl Cluster {
             leaving: AtomicBool::new(false),
         });
         let asks_by_writing = await_etcd(&shared, || barrier::must_write(&shared.etcd))?;
-        await_etcd(&shared, || snapshot::load(&shared))?;
+        await_etcd(&shared, || snapshot::load(&shared, false))?;
         let (queue, work) = Queue::new(&under_way);
         let (reads, readers) = unbounded();
         let stall = Stall {
@@ -278,7 +286,8 @@ impl Cluster {
     }
 
     pub(super) fn submit(&self, command: Command, done: Completion) {
-        if command.size() > MOST_BYTES {
+        let operations = command.operations() * OPERATION_BYTES;
+        if command.size() + operations.saturating_sub(OPERATIONS_BYTES) > MOST_BYTES {
             let limit = MOST_BYTES as u64;
             return done(Err(CommitError::TooLarge { limit }), Duration::ZERO);
         }

@@ -51,6 +51,11 @@ impl Readers {
         Vec::new()
     }
 
+    /// The map is about to be replaced by an earlier one: no read may begin until it has come to a record.
+    pub(super) fn hold(&self) {
+        self.lock().at = -1;
+    }
+
     /// The map has come to this record. Returns those who have waited for it.
     pub(super) fn come_to(&self, at: i64) -> Vec<Reader> {
         let mut waiting = self.lock();
@@ -74,6 +79,11 @@ impl Readers {
             let late = |reader: &mut Reader| reader.since.elapsed() >= patience;
             overdue.extend(group.readers.extract_if(.., late));
         }
+        // Where the map does not get on for hours, groups without readers must not pile up.
+        let last = waiting.readers.last_key_value().map(|(needed, _)| *needed);
+        waiting
+            .readers
+            .retain(|needed, group| !group.readers.is_empty() || Some(*needed) == last);
         overdue
     }
 

@@ -60,6 +60,8 @@ impl Place {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct SnapshotHead {
     pub(super) place: Place,
+    /// A number that no other snapshot has. It stands in the names of the chunks.
+    pub(super) id: u64,
     pub(super) chunks: u64,
     pub(super) keys: u64,
     /// Bytes of the chunks together.
@@ -72,7 +74,8 @@ enum Written<'a> {
     Bulk(#[serde(borrow)] Vec<WrittenOperation<'a>>),
     Clear,
     DeletePrefix(&'a str),
-    Sweep,
+    #[serde(borrow)]
+    Sweep(Vec<&'a str>),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -175,7 +178,9 @@ impl<'a> Written<'a> {
             Command::Bulk(operations) => Written::Bulk(operations.iter().map(operation).collect()),
             Command::Clear => Written::Clear,
             Command::DeletePrefix(prefix) => Written::DeletePrefix(prefix),
-            Command::Sweep => Written::Sweep,
+            // The lane has chosen keys for it, unless there were none.
+            Command::Sweep => Written::Sweep(Vec::new()),
+            Command::SweepKeys(keys) => Written::Sweep(keys.iter().map(Key::as_str).collect()),
         }
     }
 
@@ -191,7 +196,12 @@ impl<'a> Written<'a> {
             }
             Written::Clear => Command::Clear,
             Written::DeletePrefix(prefix) => Command::DeletePrefix(prefix.into()),
-            Written::Sweep => Command::Sweep,
+            Written::Sweep(keys) => {
+                let keys = keys
+                    .into_iter()
+                    .map(|key| Key::try_from(key.as_bytes()).ok());
+                Command::SweepKeys(keys.collect::<Option<_>>()?)
+            }
         })
     }
 }

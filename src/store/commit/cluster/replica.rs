@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use xxhash_rust::xxh3::xxh3_64;
+
 use super::record::{Place, Record};
 use crate::etcd::KeyValue;
 use crate::store::history::History;
@@ -22,6 +24,8 @@ pub(super) struct Replica {
     at: i64,
     /// How many records there were up to it.
     records: i64,
+    /// A checksum of the last one, unless it is only known from a snapshot.
+    checksum: Option<u64>,
     /// The highest time that a record had, in milliseconds since 1970. It is the time at which commands take effect.
     clock: u64,
     /// The last record of each node: its number, and which record of the log it is.
@@ -53,16 +57,18 @@ impl Replica {
             history,
             at: 0,
             records: 0,
+            checksum: None,
             clock: 0,
             producers: HashMap::new(),
             grown: 0,
         };
-        replica.load(Loader::default(), Place::beginning());
+        replica.load(Loader::default(), Place::beginning(), false);
         replica
     }
 
-    /// Replaces everything by a snapshot.
-    pub(super) fn load(&mut self, entries: Loader, place: Place) {
+    /// Replaces everything by a snapshot. Where records have been undone, those who watch have seen what has never been, and must not go on
+    /// from there.
+    pub(super) fn load(&mut self, entries: Loader, place: Place, undone: bool) {
         let Place {
             at,
             records,
@@ -75,17 +81,38 @@ impl Replica {
             .map(|(producer, number, record)| (producer, (number, record)))
             .collect();
         (self.at, self.records, self.clock, self.grown) = (at, records, clock, 0);
+        self.checksum = None;
         let counter = Counter {
             last: revision,
             least: revision,
         };
-        let history = History::new(self.history, revision);
+        let oldest = match undone {
+            true => revision.max(self.map.revision()) + 1,
+            false => revision,
+        };
+        let history = History::new(self.history, oldest);
         self.map.load(entries.finish(), counter, history);
     }
 
     /// etcd's revision of the last record that was carried out.
     pub(super) fn at(&self) -> i64 {
         self.at
+    }
+
+    /// Whether there is no record before the next one.
+    pub(super) fn is_at_beginning(&self) -> bool {
+        self.records == 0
+    }
+
+    /// Whether this is the last record that was carried out.
+    pub(super) fn is_last(&self, record: &KeyValue) -> bool {
+        (record.mod_revision, record.version) == (self.at, self.records)
+            && self.checksum.is_none_or(|it| it == xxh3_64(&record.value))
+    }
+
+    /// The log was deleted at this revision of etcd, and begins anew.
+    pub(super) fn begin_anew(&mut self, at: i64) {
+        (self.at, self.records, self.checksum) = (at, 0, None);
     }
 
     /// Bytes of records behind the last snapshot that is known.
@@ -129,6 +156,7 @@ impl Replica {
         }
         let Record { head, commands } = Record::decode(&record.value).ok_or(Broken::Unknown)?;
         (self.at, self.records) = (record.mod_revision, record.version);
+        self.checksum = Some(xxh3_64(&record.value));
         self.grown += record.value.len() as u64;
         let last = self.producers.get(&head.producer);
         if last.is_some_and(|(number, _)| head.number <= *number) {
@@ -205,13 +233,14 @@ mod tests {
             key: key("a"),
             expiry: Some(Expiry::at_millis(expiry)),
         };
+        let sweep = Command::SweepKeys(vec![key("a"), key("none")]);
         let records = [
             record(1, (1, 1), BEGIN, &[put("a", "1", Some(BEGIN + 10)).into()]),
             record(
                 2,
                 (2, 1),
                 BEGIN + 5,
-                &[touch(BEGIN + 20).into(), Command::Sweep],
+                &[touch(BEGIN + 20).into(), sweep.clone()],
             ),
             // The clock of this node is behind, and the time goes on all the same.
             record(
@@ -226,7 +255,7 @@ mod tests {
                 BEGIN + 40,
                 &[
                     touch(BEGIN + 50).into(),
-                    Command::Sweep,
+                    sweep.clone(),
                     Command::Bulk(vec![
                         (put("b", "2", None), None),
                         (Operation::Delete { key: key("c") }, None),
@@ -257,6 +286,29 @@ mod tests {
         assert_eq!(outcomes(&mut other), expected);
         assert_eq!(entries(&one), entries(&other));
         assert_eq!(entries(&one).len(), 1);
+    }
+
+    #[test]
+    fn all_nodes_sweep_the_same_keys() {
+        let (mut one, mut other) = (replica(), replica());
+        // All expire at the same time, so nothing says which come first.
+        let puts = (0..700)
+            .rev()
+            .map(|n| put(&format!("{n}"), "v", Some(1000)).into());
+        let puts: Vec<Command> = puts.collect();
+        one.apply(&record(1, (1, 1), 1, &puts)).unwrap();
+        let (snapshot, place) = one.snapshot();
+        let mut loader = Loader::default();
+        snapshot.for_each(|entry| loader.insert(entry));
+        other.load(loader, place, false);
+        for at in 2..5 {
+            let sweep = Command::SweepKeys(one.map.expired(usize::MAX));
+            let sweep = record(at, (1, at as u64), 2000, &[sweep]);
+            one.apply(&sweep).unwrap();
+            other.apply(&sweep).unwrap();
+            assert_eq!(entries(&one), entries(&other));
+        }
+        assert_eq!(entries(&one).len(), 0);
     }
 
     #[test]
@@ -295,7 +347,7 @@ mod tests {
         for entry in decode_entries(&chunk).unwrap() {
             loader.insert(entry);
         }
-        other.load(loader, place);
+        other.load(loader, place, false);
         assert_eq!(entries(&one), entries(&other));
         for replica in [&mut one, &mut other] {
             let again = record(50, (1, 49), BEGIN, &[Command::Clear]);

@@ -4,7 +4,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::record::{Place, SnapshotHead, decode_entries, encode_entries};
-use super::{JoinError, Shared};
+use super::{JoinError, Shared, random};
 use crate::etcd::{Error, KeyValue};
 use crate::store::commit::Reply;
 use crate::store::index::Loader;
@@ -16,8 +16,21 @@ const CHUNK: usize = 128 << 10;
 /// Pause behind a chunk, for the writes of clients.
 const PAUSE: Duration = Duration::from_millis(2);
 
-/// Loads the snapshot that is there, or nothing if there is none.
-pub(super) fn load(shared: &Shared) -> Result<(), JoinError> {
+/// Whether there is a snapshot of a later place than that of this node.
+pub(super) fn is_newer(shared: &Shared) -> Result<bool, JoinError> {
+    let head = shared
+        .etcd
+        .get(&shared.keys.head)
+        .map_err(JoinError::Etcd)?;
+    Ok(match head.1 {
+        Some(head) => read(&shared.keys.head, &head)?.place.at > shared.replica().at(),
+        None => false,
+    })
+}
+
+/// Loads the snapshot that is there, or nothing if there is none. `undone`: etcd does not have any more what it had.
+pub(super) fn load(shared: &Shared, undone: bool) -> Result<(), JoinError> {
+    let mut incomplete = None;
     loop {
         let (_, head) = shared
             .etcd
@@ -25,17 +38,22 @@ pub(super) fn load(shared: &Shared) -> Result<(), JoinError> {
             .map_err(JoinError::Etcd)?;
         let Some(head) = head else {
             // The replica begins at the beginning.
-            replace(shared, Loader::default(), Place::beginning());
+            replace(shared, Loader::default(), Place::beginning(), undone);
             return Ok(());
         };
         let head = read(&shared.keys.head, &head)?;
+        if incomplete == Some(head.id) {
+            let message = "a chunk of the snapshot is missing".into();
+            return Err(JoinError::Etcd(Error::Unknown(message)));
+        }
         let mut entries = Loader::default();
         let mut whole = true;
         for number in 0..head.chunks {
-            let key = chunk_key(shared, head.place.at, number);
+            let key = format!("{}{number:08}", chunks(shared, &head));
             let (_, chunk) = shared.etcd.get(&key).map_err(JoinError::Etcd)?;
             let Some(chunk) = chunk else {
                 // A newer snapshot has taken its place.
+                incomplete = Some(head.id);
                 whole = false;
                 break;
             };
@@ -46,16 +64,16 @@ pub(super) fn load(shared: &Shared) -> Result<(), JoinError> {
         if whole {
             let keys = head.keys;
             log::info!("loading {keys} keys of a snapshot in etcd");
-            replace(shared, entries, head.place);
+            replace(shared, entries, head.place, undone);
             return Ok(());
         }
     }
 }
 
 /// Replaces everything. What becomes of records that this node has put and not seen is not known then.
-fn replace(shared: &Shared, entries: Loader, place: Place) {
+fn replace(shared: &Shared, entries: Loader, place: Place, undone: bool) {
     let at = place.at;
-    shared.replica().load(entries, place);
+    shared.replica().load(entries, place, undone);
     let unseen = shared.under_way.end(u64::MAX).into_iter();
     let timed_out = |done| Reply::new(done, Err(CommitError::TimedOut), Duration::ZERO);
     let unseen: Vec<Reply> = unseen.map(timed_out).collect();
@@ -70,8 +88,11 @@ fn read(key: &str, head: &KeyValue) -> Result<SnapshotHead, JoinError> {
     SnapshotHead::decode(&head.value).ok_or_else(|| JoinError::Unknown(key.into()))
 }
 
-fn chunk_key(shared: &Shared, at: i64, number: u64) -> String {
-    format!("{}{at:020}/{number:08}", shared.keys.snapshots)
+/// What the names of its chunks begin with. Two snapshots never share chunks, not even of the same place, so whoever deletes the chunks of one
+/// does no harm to another, however late that happens.
+fn chunks(shared: &Shared, head: &SnapshotHead) -> String {
+    let SnapshotHead { place, id, .. } = head;
+    format!("{}{:020}-{id:016x}/", shared.keys.snapshots, place.at)
 }
 
 /// What has become of a snapshot.
@@ -83,7 +104,7 @@ pub(super) enum Written {
 }
 
 /// Writes a snapshot of the map as it is now. `between` is called between chunks.
-pub(super) fn write(shared: &Shared, mut between: impl FnMut()) -> Result<Written, Error> {
+pub(super) fn write(shared: &Shared, between: impl FnMut()) -> Result<Written, Error> {
     let (etcd, keys) = (&shared.etcd, &shared.keys);
     let (_, before) = etcd.get(&keys.head)?;
     let changed_at = before.as_ref().map_or(0, |head| head.mod_revision);
@@ -95,13 +116,43 @@ pub(super) fn write(shared: &Shared, mut between: impl FnMut()) -> Result<Writte
     let at = place.at;
     let mut head = SnapshotHead {
         place,
+        id: random(),
         chunks: 0,
         keys: 0,
         bytes: 0,
     };
+    let own = chunks(shared, &head);
+    if let Err(error) = put_chunks(shared, entries, &mut head, between) {
+        // Otherwise attempts that fail could fill etcd.
+        let _ = etcd.delete_prefix(&own); // if that fails as well, the next snapshot deletes them
+        return Err(error);
+    }
+    if !etcd.put_if(&keys.head, &head.encode(), None, changed_at)? {
+        etcd.delete_prefix(&own)?;
+        return Ok(Written::Overtaken);
+    }
+    // Chunks of the last snapshot, and of those that were never whole.
+    etcd.delete_between(&keys.snapshots, &format!("{}{at:020}-", keys.snapshots))?;
+    match etcd.compact(at) {
+        Ok(()) => {}
+        // Somebody else has.
+        Err(error) if error.is_compacted() => {}
+        Err(error) => return Err(error),
+    }
+    Ok(Written::Whole(head))
+}
+
+/// Writes the chunks, and counts them in the head.
+fn put_chunks(
+    shared: &Shared,
+    entries: impl Iterator<Item = Entry>,
+    head: &mut SnapshotHead,
+    mut between: impl FnMut(),
+) -> Result<(), Error> {
+    let own = chunks(shared, head);
     let mut put = |some: &[Entry]| {
-        let chunk = encode_entries(some);
-        etcd.put(&chunk_key(shared, at, head.chunks), &chunk, None)?;
+        let (chunk, key) = (encode_entries(some), format!("{own}{:08}", head.chunks));
+        shared.etcd.put(&key, &chunk, None)?;
         head.chunks += 1;
         head.keys += some.len() as u64;
         head.bytes += chunk.len() as u64;
@@ -121,18 +172,5 @@ pub(super) fn write(shared: &Shared, mut between: impl FnMut()) -> Result<Writte
     if !some.is_empty() {
         put(&some)?;
     }
-    if !etcd.put_if(&keys.head, &head.encode(), None, changed_at)? {
-        etcd.delete_prefix(&format!("{}{at:020}/", keys.snapshots))?;
-        return Ok(Written::Overtaken);
-    }
-    if let Some(before) = before {
-        etcd.delete_prefix(&format!("{}{:020}/", keys.snapshots, before.place.at))?;
-    }
-    match etcd.compact(at) {
-        Ok(()) => {}
-        // Somebody else has.
-        Err(error) if error.is_compacted() => {}
-        Err(error) => return Err(error),
-    }
-    Ok(Written::Whole(head))
+    Ok(())
 }
