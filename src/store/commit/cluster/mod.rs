@@ -65,11 +65,12 @@ mod lane;
 mod readers;
 mod record;
 mod replica;
+mod shared;
 mod snapshot;
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -78,15 +79,16 @@ use rustix::rand::{GetRandomFlags, getrandom};
 
 use super::queue::Queue;
 use super::stall::{Stall, UnderWay, Words};
-use super::{Completion, Deliver, Reply, Start};
+use super::{Completion, Reply, Start};
 use crate::etcd::{Credentials, Error, Etcd};
-use crate::store::{Command, CommitError, Map, NotCurrent, Problem};
+use crate::store::{Command, CommitError, Map, Problem};
 use barrier::Barrier;
 use follower::Follower;
 use keeper::Keeper;
 use lane::Lane;
 use readers::{Reader, Readers};
 use replica::Replica;
+use shared::{Keys, Shared};
 
 pub use keeper::{ClusterStatus, Role};
 
@@ -96,9 +98,6 @@ pub(super) const MOST_BYTES: usize = (1 << 20) + crate::store::MAX_KEY_BYTES;
 /// What an operation takes in a record besides that, and how much of it a command has room for: some thousand operations.
 const OPERATION_BYTES: usize = 28;
 const OPERATIONS_BYTES: usize = 96 << 10;
-
-/// The map has everything if that was so when it was asked no longer ago.
-const CURRENT: Duration = Duration::from_secs(2);
 
 /// Pause between two attempts to reach etcd at a start, and how often the log says so.
 const RETRY: Duration = Duration::from_millis(250);
@@ -161,53 +160,6 @@ pub(in crate::store) struct Cluster {
     queue: Queue,
     reads: Sender<Reader>,
     shared: Arc<Shared>,
-}
-
-/// What the threads of a node share.
-struct Shared {
-    etcd: Etcd,
-    keys: Keys,
-    /// Which node this is; another one at each start.
-    producer: u64,
-    name: String,
-    replica: Mutex<Replica>,
-    map: Arc<Map>,
-    readers: Readers,
-    under_way: Arc<UnderWay>,
-    deliver: Arc<Deliver>,
-    /// There is something in the log that this version does not know. Never reset.
-    broken: AtomicBool,
-    /// etcd has no room.
-    full: AtomicBool,
-    status: Mutex<ClusterStatus>,
-    /// The lease under which this node lives.
-    lease: Mutex<Option<i64>>,
-    /// This node is about to leave.
-    leaving: AtomicBool,
-}
-
-/// The names of the keys in etcd.
-struct Keys {
-    log: String,
-    head: String,
-    snapshots: String,
-    nodes: String,
-    leader: String,
-    barrier: String,
-}
-
-impl Keys {
-    fn with_prefix(prefix: &str) -> Keys {
-        let key = |name: &str| format!("{prefix}{name}");
-        Keys {
-            log: key("log"),
-            head: key("snap/head"),
-            snapshots: key("snap/"),
-            nodes: key("node/"),
-            leader: key("leader"),
-            barrier: key("barrier"),
-        }
-    }
 }
 
 impl Cluster {
@@ -347,49 +299,6 @@ impl Cluster {
         let closed = self.queue.close();
         self.shared.leave();
         closed
-    }
-}
-
-impl Shared {
-    fn replica(&self) -> MutexGuard<'_, Replica> {
-        // A panic half way through a record would make this node differ from the others, and `Follower` sees to that.
-        self.replica.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn status(&self) -> MutexGuard<'_, ClusterStatus> {
-        self.status.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Whether the map has had everything a short time ago.
-    fn is_current(&self) -> bool {
-        let current = self.readers.current();
-        current.is_some_and(|it| it.elapsed() < CURRENT)
-    }
-
-    fn lease(&self) -> MutexGuard<'_, Option<i64>> {
-        self.lease.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Says that this node is gone, so that nobody has to wait until that is noticed.
-    fn leave(&self) {
-        self.leaving.store(true, Ordering::Release);
-        let lease = self.lease().take();
-        if let Some(Err(error)) = lease.map(|lease| self.etcd.revoke(lease)) {
-            log::debug!("the others will notice that this node is gone: {error}");
-        }
-    }
-
-    /// Lets reads begin, or tells them that they must not.
-    fn answer(&self, readers: Vec<Reader>, result: Result<(), NotCurrent>) {
-        if readers.is_empty() {
-            return;
-        }
-        let replies = readers.into_iter();
-        (self.deliver)(
-            replies
-                .map(|reader| Reply::to_reader(reader.start, result))
-                .collect(),
-        );
     }
 }
 
