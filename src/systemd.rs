@@ -25,9 +25,6 @@ use crate::server::Pool;
 /// The first descriptor that systemd passes (`sd_listen_fds`).
 const FIRST_PASSED: i32 = 3;
 
-/// How often it is looked whether loading has got on.
-const LOOK: Duration = Duration::from_secs(1);
-
 /// Pause between two messages that loading has got on.
 const EXTEND: Duration = Duration::from_secs(5);
 
@@ -117,6 +114,14 @@ impl Supervisor {
         self: &Arc<Self>,
         steps: impl Fn() -> u64 + Send + 'static,
     ) -> io::Result<Loading> {
+        self.extend_while(steps, EXTEND)
+    }
+
+    fn extend_while(
+        self: &Arc<Self>,
+        steps: impl Fn() -> u64 + Send + 'static,
+        pause: Duration,
+    ) -> io::Result<Loading> {
         let ended = Arc::new(AtomicBool::new(false));
         if self.socket.is_some() {
             let seen = steps();
@@ -124,20 +129,20 @@ impl Supervisor {
             let (supervisor, ended) = (Arc::clone(self), Arc::clone(&ended));
             thread::Builder::new()
                 .name("loading".into())
-                .spawn(move || supervisor.look(seen, steps, &ended))?;
+                .spawn(move || supervisor.look(seen, steps, pause, &ended))?;
         }
         Ok(Loading(ended))
     }
 
-    fn look(&self, mut seen: u64, steps: impl Fn() -> u64, ended: &AtomicBool) {
+    fn look(&self, mut seen: u64, steps: impl Fn() -> u64, pause: Duration, ended: &AtomicBool) {
         let mut told = Instant::now();
         while !ended.load(Ordering::Acquire) {
             let now = steps();
-            if now != seen && told.elapsed() >= EXTEND {
+            if now != seen && told.elapsed() >= pause {
                 (seen, told) = (now, Instant::now());
                 self.extend();
             }
-            thread::sleep(LOOK);
+            thread::sleep(pause / 5);
         }
     }
 
@@ -249,15 +254,17 @@ mod tests {
     #[test]
     fn time_is_asked_for_as_long_as_loading_gets_on() {
         let (supervisor, systemd) = pair();
-        systemd.set_read_timeout(Some(EXTEND * 2)).unwrap();
+        let pause = Duration::from_millis(100);
+        systemd.set_read_timeout(None).unwrap();
         let steps = Arc::new(AtomicU64::new(0));
         let counted = Arc::clone(&steps);
-        let loading = supervisor.while_loading(move || counted.load(Ordering::Relaxed));
+        let loading = supervisor.extend_while(move || counted.load(Ordering::Relaxed), pause);
         let more = "EXTEND_TIMEOUT_USEC=120000000\nSTATUS=loading";
         assert_eq!(next(&systemd).as_deref(), Some(more));
         steps.store(1, Ordering::Relaxed);
         assert_eq!(next(&systemd).as_deref(), Some(more));
         // Now it hangs.
+        systemd.set_read_timeout(Some(pause * 4)).unwrap();
         assert_eq!(next(&systemd), None);
         drop(loading);
     }

@@ -1,7 +1,7 @@
 //! An HTTP/1.1 client that can also do what a well-behaved one would not.
 
 use std::collections::HashMap;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
@@ -141,6 +141,16 @@ impl Client {
         self.reader.get_mut().write_all(bytes.as_ref())
     }
 
+    /// Whether something can be read: an answer, or the end.
+    pub fn has_news(&mut self) -> bool {
+        let stream = self.reader.get_ref();
+        stream.set_nonblocking(true).unwrap();
+        let peeked = stream.peek(&mut [0]);
+        stream.set_nonblocking(false).unwrap();
+        let nothing = matches!(peeked, Err(error) if error.kind() == ErrorKind::WouldBlock);
+        !nothing || !self.reader.buffer().is_empty()
+    }
+
     /// Reads the answer to a request of that method.
     pub fn read(&mut self, method: &str) -> Response {
         self.try_read(method).unwrap()
@@ -174,7 +184,7 @@ impl Client {
     pub fn try_read_head(&mut self) -> std::io::Result<Response> {
         let mut line = String::new();
         if self.reader.read_line(&mut line)? == 0 {
-            return Err(std::io::ErrorKind::UnexpectedEof.into());
+            return Err(ErrorKind::UnexpectedEof.into());
         }
         assert!(line.starts_with("HTTP/1.1 "), "{line:?}");
         let status = line[9..12].parse().unwrap();

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::fs;
 
 use crate::directory::Directory;
-use crate::durability::{files, try_start, write_files};
 use crate::process::{Server, wait_for};
+use crate::refused_directories::{files, try_start, write_files};
 
 /// Every file of a directory by its name.
 type Files = HashMap<String, Vec<u8>>;

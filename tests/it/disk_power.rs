@@ -212,9 +212,29 @@ fn cuts(seed: u64, chances: u64) -> Vec<(Cut, u64)> {
     cuts
 }
 
-/// Cuts the power at each of some moments, and starts a server with what may be left: all and nothing of each kind, and so many
-/// times what chance leaves.
-fn cut_at(history: &History, moments: Range<usize>, seed: u64, chances: u64) {
+/// How power is cut.
+#[derive(Clone, Copy)]
+struct Cutting {
+    seed: u64,
+    /// How many times chance says what is left, besides all and nothing of each kind.
+    chances: u64,
+    /// One in so many of these is tried at each moment, and other ones at the next moment.
+    step: usize,
+}
+
+impl Cutting {
+    /// What takes a few seconds.
+    fn some(chances: u64) -> Cutting {
+        Cutting {
+            seed: 1,
+            chances,
+            step: 7,
+        }
+    }
+}
+
+/// Cuts the power at each of some moments, and starts a server with what may be left.
+fn cut_at(history: &History, moments: Range<usize>, cutting: Cutting) {
     let mut all = history.moments();
     all.retain(|done| moments.contains(done));
     // What has been tried, with what had to be there.
@@ -229,7 +249,9 @@ fn cut_at(history: &History, moments: Range<usize>, seed: u64, chances: u64) {
         let disk = history.disk(*done);
         let durable = history.durable(*done);
         let known = history.possible(*done, durable);
-        for (cut, seed) in cuts(seed + *done as u64 * 1_000_000, chances) {
+        let first = cutting.seed + *done as u64 * 1_000_000;
+        let cuts = cuts(first, cutting.chances).into_iter();
+        for (cut, seed) in cuts.skip(done % cutting.step).step_by(cutting.step) {
             let files = disk.cut(cut, &mut Random::new(seed));
             let mut hasher = DefaultHasher::new();
             (&files, durable).hash(&mut hasher);
@@ -265,28 +287,30 @@ fn kills(mode: &'static str) -> Vec<String> {
 }
 
 /// Cuts the power soon after the disk was full.
-fn cut_after_full_disk(mode: &'static str, plan: &str, seed: u64, chances: u64) {
+fn cut_after_full_disk(mode: &'static str, plan: &str, cutting: Cutting) {
     /// In so many calls a few batches are written.
     const SOON: usize = 25;
     let history = History::record(mode, plan, 1);
     let full = history.calls.iter().position(|call| call.faulty).unwrap();
-    cut_at(&history, full..full + SOON, seed, chances);
+    cut_at(&history, full..full + SOON, cutting);
 }
 
 /// Cuts the power in the process that comes after one that was killed.
-fn cut_after_kill(mode: &'static str, plan: &str, seed: u64, chances: u64) {
+fn cut_after_kill(mode: &'static str, plan: &str, cutting: Cutting) {
     let history = History::record(mode, plan, 2);
-    cut_at(&history, history.ends[0]..usize::MAX, seed, chances);
+    cut_at(&history, history.ends[0]..usize::MAX, cutting);
 }
 
 #[test]
 fn a_power_cut_takes_back_nothing_that_was_answered_with_sync() {
-    cut_at(&History::record("sync", "", 3), 0..usize::MAX, 1, 6);
+    let history = History::record("sync", "", 3);
+    cut_at(&history, 0..usize::MAX, Cutting::some(6));
 }
 
 #[test]
 fn a_power_cut_takes_back_nothing_that_was_synced_with_os() {
-    cut_at(&History::record("os", "", 3), 0..usize::MAX, 1, 8);
+    let history = History::record("os", "", 3);
+    cut_at(&history, 0..usize::MAX, Cutting::some(8));
 }
 
 /// A refused write was cut off again, and does not come back or get in the way of the next one.
@@ -294,7 +318,7 @@ fn a_power_cut_takes_back_nothing_that_was_synced_with_os() {
 fn a_power_cut_does_not_bring_back_what_a_full_disk_refused() {
     for mode in ["sync", "os"] {
         for plan in full_disks(mode).iter().step_by(8) {
-            cut_after_full_disk(mode, plan, 1, 20);
+            cut_after_full_disk(mode, plan, Cutting::some(20));
         }
     }
 }
@@ -310,7 +334,7 @@ fn a_power_cut_takes_back_nothing_that_a_client_has_read() {
     };
     let syncs: Vec<usize> = (1..changes.len()).filter(is_sync_of_batch).collect();
     for sync in [syncs[syncs.len() / 3], syncs[syncs.len() / 2]] {
-        cut_after_kill("sync", &format!("kill@{sync}"), 1, 1);
+        cut_after_kill("sync", &format!("kill@{sync}"), Cutting::some(1));
     }
 }
 
@@ -318,7 +342,7 @@ fn a_power_cut_takes_back_nothing_that_a_client_has_read() {
 fn a_power_cut_after_a_kill_takes_back_nothing_that_a_client_has_seen() {
     for mode in ["sync", "os"] {
         for plan in kills(mode).iter().skip(7).step_by(24) {
-            cut_after_kill(mode, plan, 1, 2);
+            cut_after_kill(mode, plan, Cutting::some(2));
         }
     }
 }
@@ -326,16 +350,20 @@ fn a_power_cut_after_a_kill_takes_back_nothing_that_a_client_has_seen() {
 #[test]
 #[ignore = "takes minutes: TESTS_CHANCES (200) at each moment, from TESTS_SEED (1) on"]
 fn no_chance_lets_a_power_cut_take_back_what_was_answered() {
-    let seed = setting("TESTS_SEED", 1);
-    let chances = setting("TESTS_CHANCES", 200);
+    let cutting = Cutting {
+        seed: setting("TESTS_SEED", 1),
+        chances: setting("TESTS_CHANCES", 200),
+        step: 1,
+    };
     for mode in ["sync", "os"] {
         let history = History::record(mode, "", 3);
-        cut_at(&history, 0..usize::MAX, seed, chances);
+        cut_at(&history, 0..usize::MAX, cutting);
         for plan in full_disks(mode) {
-            cut_after_full_disk(mode, &plan, seed, chances);
+            cut_after_full_disk(mode, &plan, cutting);
         }
         for plan in kills(mode) {
-            cut_after_kill(mode, &plan, seed, chances / 20);
+            let chances = cutting.chances / 20;
+            cut_after_kill(mode, &plan, Cutting { chances, ..cutting });
         }
     }
 }

@@ -2,10 +2,9 @@
 
 use std::env;
 use std::fs::{self, File};
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::Ipv4Addr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -13,16 +12,11 @@ use serde_json::Value;
 
 use crate::client::Client;
 use crate::directory::Directory;
+use crate::ports::free_address;
 use crate::process::{Server, wait_for};
 
 /// Where this variable is set, a missing program is a failure.
 const REQUIRED: &str = "TESTS_CI";
-
-/// Ports of members: below those that the system gives to other connections, which come and go.
-const PORTS: std::ops::Range<u16> = 23000..31000;
-
-/// The first port of this process, and which ones it has tried.
-static NEXT: AtomicU16 = AtomicU16::new(0);
 
 /// Whether etcd is there; says so if not.
 #[expect(
@@ -78,7 +72,9 @@ impl Etcds {
     /// The same; `None` if somebody else has taken one of the ports.
     fn try_start(count: usize, options: &[&str]) -> Option<Etcds> {
         let directory = Directory::new();
-        let ports: Vec<(u16, u16)> = (0..count).map(|_| (free_port(), free_port())).collect();
+        let ports: Vec<(u16, u16)> = (0..count)
+            .map(|_| (free_address().port(), free_address().port()))
+            .collect();
         let options: Vec<String> = options.iter().map(ToString::to_string).collect();
         let start = |number| {
             let child = spawn(&directory, &ports, number, &options);
@@ -240,17 +236,6 @@ impl Drop for Etcds {
         for member in &mut self.members {
             let _ = member.child.kill();
             let _ = member.child.wait();
-        }
-    }
-}
-
-fn free_port() -> u16 {
-    let first = std::process::id() as u16 % 8;
-    loop {
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let port = PORTS.start + (number * 8 + first) % (PORTS.end - PORTS.start);
-        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
-            return port;
         }
     }
 }

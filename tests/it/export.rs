@@ -239,7 +239,7 @@ fn an_export_is_the_state_at_one_revision_while_others_write() {
         let items: Vec<Value> = (0..KEYS).map(item).collect();
         json!({"operations": items}).to_string()
     };
-    let others: Vec<String> = (0..30_000).map(entry).collect();
+    let others: Vec<String> = (0..5_000).map(entry).collect();
     assert_eq!(server.post(IMPORT, file(&others)).status, 200);
     server.post("/api/v1/kv/bulk", write(0));
     let stop = AtomicBool::new(false);

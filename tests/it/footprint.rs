@@ -6,7 +6,7 @@ use crate::faults::Random;
 use crate::process::{Server, wait_for};
 use crate::usage::Usage;
 
-const KEYS: usize = 300_000;
+const KEYS: usize = 150_000;
 const AT_ONCE: usize = 2000;
 
 #[test]

@@ -120,7 +120,7 @@ fn whoever_does_not_read_keeps_nobody_from_reading() {
     forget_peak(&server);
     let request = "GET /kv/large HTTP/1.1\r\nHost: localhost\r\n\r\n";
     let mut readers: Vec<TcpStream> = Vec::new();
-    for n in 0..MANY {
+    for n in 0..MANY / 2 {
         readers.push(never_reader(server.address, request).unwrap());
         if n % 50 == 0 {
             assert_eq!(server.get("/kv/large").body.len(), LARGE);
@@ -141,7 +141,7 @@ fn whoever_does_not_read_keeps_nobody_from_reading() {
 #[test]
 fn every_request_of_a_flood_is_answered_or_refused() {
     const CLIENTS: usize = 200;
-    const EACH: usize = 100;
+    const EACH: usize = 50;
     let server = Server::start(&["--workers", "1"]);
     let bystander = Bystander::start(&server);
     server.signal("-STOP");
@@ -200,30 +200,37 @@ fn pipeline(server: &Server, request: &str, most: usize) -> TcpStream {
 
 #[test]
 fn whoever_pipelines_without_end_and_does_not_read_harms_only_itself() {
-    for request in [
-        "GET /kv/value HTTP/1.1\r\nHost: localhost\r\n\r\n",
-        "GET /kv/none HTTP/1.1\r\nHost: localhost\r\n\r\n",
-        "PUT /kv/put HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\nv",
-        "GET /api/v1/status HTTP/1.1\r\nHost: localhost\r\n\r\n",
-        "GET /kv/large HTTP/1.1\r\nHost: localhost\r\n\r\n",
-    ] {
-        let server = Server::start(&["--workers", "2"]);
-        server.put("/kv/value", "v".repeat(10_000)).expect(200, "");
-        server.put("/kv/large", "v".repeat(LARGE)).expect(200, "");
-        let bystander = Bystander::start(&server);
-        let before = Usage::of(&server);
-        forget_peak(&server);
-        let hogs: Vec<TcpStream> = thread::scope(|scope| {
-            let hog = |_| scope.spawn(|| pipeline(&server, request, 8 << 20));
-            let hogs: Vec<_> = (0..3).map(hog).collect();
-            hogs.into_iter().map(|hog| hog.join().unwrap()).collect()
-        });
-        bystander.is_served();
-        expect_peak(&server, &before, 48 << 20);
-        drop(hogs);
-        wait_for_descriptors(&server, &before);
-        bystander.end();
-    }
+    // At the same time, since each server waits for a second.
+    thread::scope(|scope| {
+        for request in [
+            "GET /kv/value HTTP/1.1\r\nHost: localhost\r\n\r\n",
+            "GET /kv/none HTTP/1.1\r\nHost: localhost\r\n\r\n",
+            "PUT /kv/put HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\nv",
+            "GET /api/v1/status HTTP/1.1\r\nHost: localhost\r\n\r\n",
+            "GET /kv/large HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        ] {
+            scope.spawn(|| expect_pipelining_to_be_harmless(request));
+        }
+    });
+}
+
+fn expect_pipelining_to_be_harmless(request: &str) {
+    let server = Server::start(&["--workers", "2"]);
+    server.put("/kv/value", "v".repeat(10_000)).expect(200, "");
+    server.put("/kv/large", "v".repeat(LARGE)).expect(200, "");
+    let bystander = Bystander::start(&server);
+    let before = Usage::of(&server);
+    forget_peak(&server);
+    let hogs: Vec<TcpStream> = thread::scope(|scope| {
+        let hog = |_| scope.spawn(|| pipeline(&server, request, 8 << 20));
+        let hogs: Vec<_> = (0..3).map(hog).collect();
+        hogs.into_iter().map(|hog| hog.join().unwrap()).collect()
+    });
+    bystander.is_served();
+    expect_peak(&server, &before, 48 << 20);
+    drop(hogs);
+    wait_for_descriptors(&server, &before);
+    bystander.end();
 }
 
 #[test]
@@ -234,7 +241,7 @@ fn what_a_flood_has_taken_goes_back_to_the_system() {
         "PUT /kv/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 60000\r\n\r\n{}",
         "v".repeat(60_000)
     );
-    let mut clients: Vec<Client> = (0..4000).map(|_| server.connect()).collect();
+    let mut clients: Vec<Client> = (0..2000).map(|_| server.connect()).collect();
     for client in &mut clients {
         client.write(&request);
     }

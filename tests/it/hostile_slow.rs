@@ -32,6 +32,15 @@ fn start(options: &[&str]) -> (Server, Bystander) {
     (server, bystander)
 }
 
+/// Goes on dripping in all of them until the server has ended all connections.
+fn drip_until_all_ended(crowds: &mut [Crowd]) {
+    wait_for("all of them to be ended", || {
+        let left: usize = crowds.iter_mut().map(Crowd::drip).sum();
+        thread::sleep(Duration::from_millis(20));
+        (left == 0).then_some(())
+    });
+}
+
 #[test]
 fn heads_that_drip_end_after_the_head_timeout() {
     let (server, bystander) = start(&["--head-timeout=1"]);
@@ -39,16 +48,17 @@ fn heads_that_drip_end_after_the_head_timeout() {
     idle.send("PUT", "/kv/a", "v").expect(200, "");
     let before = Usage::of(&server);
     // In the request line, in a header, in a head that comes after another request; and in silence.
-    for (opening, drips) in [
+    let crowds = [
         ("GET /kv/", "a"),
         ("GET /kv/a HTTP/1.1\r\nHost: localhost\r\nX: ", "x"),
         ("GET /kv/a HTTP/1.1\r\nHost: localhost\r\n", "a:b\r\n"),
         ("GET /kv/a HTTP/1.1\r\nHost: localhost\r\n\r\nGET /kv/", "a"),
         ("\r", "\r"),
         ("G", ""),
-    ] {
-        let mut crowd = Crowd::connect(server.address, 20, opening, drips);
-        crowd.drip_until_ended();
+    ];
+    let mut crowds = crowds.map(|it| Crowd::connect(server.address, 20, it.0, it.1));
+    drip_until_all_ended(&mut crowds);
+    for crowd in &crowds {
         crowd.expect_ended_with(&[0, 200, 400, 408]);
     }
     wait_for_descriptors(&server, &before);
@@ -59,7 +69,7 @@ fn heads_that_drip_end_after_the_head_timeout() {
 
 #[test]
 fn idle_connections_end_after_the_idle_timeout() {
-    let (server, bystander) = start(&["--idle-timeout=1"]);
+    let (server, bystander) = start(&["--idle-timeout=2"]);
     let before = Usage::of(&server);
     let mut upload = server.connect();
     upload.write("PUT /kv/upload HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5000\r\n\r\n");
@@ -120,11 +130,7 @@ fn expect_bodies_that_drip_to_end(option: &str) {
     let connect =
         |(opening, drips): &(&str, &str)| Crowd::connect(server.address, 10, *opening, drips);
     let mut crowds: Vec<Crowd> = BODIES.iter().map(connect).collect();
-    wait_for("all of them to be ended", || {
-        let left: usize = crowds.iter_mut().map(Crowd::drip).sum();
-        thread::sleep(Duration::from_millis(20));
-        (left == 0).then_some(())
-    });
+    drip_until_all_ended(&mut crowds);
     for crowd in &crowds {
         crowd.expect_ended_with(&[0, 100, 400, 408, 503]);
     }

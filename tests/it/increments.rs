@@ -12,8 +12,6 @@ use crate::client::{Client, Response};
 use crate::directory::Directory;
 use crate::process::Server;
 
-const CLIENTS: usize = 64;
-
 /// Sends one request; `None` where the server went away, and it is not known whether it was carried out.
 fn try_send(client: &mut Client, method: &str, header: &str, body: &str) -> Option<Response> {
     let length = body.len();
@@ -83,18 +81,19 @@ impl Counter<'_> {
     }
 }
 
-/// Lets each client count up to `each`, and `meddle` with the server meanwhile. Checks the sum.
+/// Lets so many clients count up to `each`, and `meddle` with the server meanwhile. Checks the sum.
 fn count(
     mut server: Server,
+    clients: usize,
     each: u64,
     meddle: impl FnOnce(&mut Server, &Mutex<SocketAddr>, &AtomicUsize),
 ) {
-    let zero = json!({"value": vec![0; CLIENTS], "if_revision": 0}).to_string();
+    let zero = json!({"value": vec![0; clients], "if_revision": 0}).to_string();
     assert_eq!(server.put("/api/v1/kv/counts", zero).status, 200);
     let address = Mutex::new(server.address);
     let (refused, ended) = (AtomicUsize::new(0), AtomicUsize::new(0));
     thread::scope(|scope| {
-        for number in 0..CLIENTS {
+        for number in 0..clients {
             let (address, refused, ended) = (&address, &refused, &ended);
             scope.spawn(move || {
                 let mut counter = Counter {
@@ -113,16 +112,16 @@ fn count(
         meddle(&mut server, &address, &ended);
     });
     let counts = server.get("/api/v1/kv/counts").json()["data"]["value"].take();
-    assert_eq!(counts, json!(vec![each; CLIENTS]));
+    assert_eq!(counts, json!(vec![each; clients]));
     let sum = counts.as_array().unwrap().iter().filter_map(Value::as_u64);
-    assert_eq!(sum.sum::<u64>(), each * CLIENTS as u64);
+    assert_eq!(sum.sum::<u64>(), each * clients as u64);
     // Otherwise they have come one after the other, and nothing was tried.
     assert!(refused.into_inner() > 10);
 }
 
 #[test]
 fn no_increment_is_lost_in_memory() {
-    count(Server::start(&["--workers=4"]), 10, |_, _, _| {});
+    count(Server::start(&["--workers=4"]), 64, 5, |_, _, _| {});
 }
 
 #[test]
@@ -135,12 +134,13 @@ fn no_increment_is_lost_on_disk() {
             "--working-dir",
             directory.path_str(),
         ];
-        count(Server::start(&options), 10, |_, _, _| {});
+        count(Server::start(&options), 16, 10, |_, _, _| {});
     }
 }
 
 #[test]
 fn no_increment_is_lost_through_kills_and_restarts() {
+    const CLIENTS: usize = 16;
     for durability in ["sync", "os"] {
         let directory = Directory::new();
         let options = [
@@ -149,23 +149,28 @@ fn no_increment_is_lost_through_kills_and_restarts() {
             "--working-dir",
             directory.path_str(),
         ];
-        count(Server::start(&options), 50, |server, address, ended| {
-            let mut rounds = 0;
-            while ended.load(Ordering::Relaxed) < CLIENTS && rounds < 50 {
-                let round = rounds;
-                rounds += 1;
-                thread::sleep(Duration::from_millis(20));
-                if round % 3 == 2 {
-                    server.signal("-TERM");
-                    assert!(server.wait().0.success());
-                } else {
-                    server.kill();
+        count(
+            Server::start(&options),
+            CLIENTS,
+            40,
+            |server, address, ended| {
+                let mut rounds = 0;
+                while ended.load(Ordering::Relaxed) < CLIENTS && rounds < 12 {
+                    let round = rounds;
+                    rounds += 1;
+                    thread::sleep(Duration::from_millis(20));
+                    if round % 3 == 2 {
+                        server.signal("-TERM");
+                        assert!(server.wait().0.success());
+                    } else {
+                        server.kill();
+                    }
+                    *server = Server::start(&options);
+                    *address.lock().unwrap() = server.address;
                 }
-                *server = Server::start(&options);
-                *address.lock().unwrap() = server.address;
-            }
-            assert!(rounds > 1, "only {rounds} times");
-        });
+                assert!(rounds > 1, "only {rounds} times");
+            },
+        );
     }
 }
 

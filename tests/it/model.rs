@@ -127,7 +127,7 @@ fn random_commands_do_what_they_would_do_to_a_map() {
     })
     .size_min(100)
     .size_max(800)
-    .budget(Duration::from_secs(5));
+    .budget(Duration::from_secs(2));
 }
 
 /// What is under a key: the value in JSON, and its time to live.

@@ -180,5 +180,5 @@ fn random_transactions_do_what_they_would_do_to_a_map() {
     })
     .size_min(100)
     .size_max(800)
-    .budget(Duration::from_secs(5));
+    .budget(Duration::from_secs(2));
 }

@@ -2,13 +2,14 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::{env, iter};
 
 use crate::directory::Directory;
 use crate::page::REQUIRED;
+use crate::ports::free_address;
 use crate::process::wait_for;
 
 /// The proxy. Killed when dropped.
@@ -131,10 +132,4 @@ fn program() -> &'static Path {
         .map(Path::new)
         .find(|it| it.is_file());
     found.unwrap_or(Path::new("nginx"))
-}
-
-/// An address that nobody listens on.
-pub fn free_address() -> SocketAddr {
-    let listener = TcpListener::bind(("127.0.0.1", 0));
-    listener.and_then(|listener| listener.local_addr()).unwrap()
 }

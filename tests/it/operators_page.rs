@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::devtools::Tab;
 use crate::directory::Directory;
-use crate::nginx::free_address;
+use crate::ports::free_address;
 use crate::process::{Server, wait_for};
 use crate::tokens::TokenFile;
 

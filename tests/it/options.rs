@@ -4,7 +4,8 @@ use std::net::TcpListener;
 use std::process::{Command, Output};
 
 use crate::directory::Directory;
-use crate::process::{Server, forget_own_settings, wait_for};
+use crate::ports::free_address;
+use crate::process::{Server, forget_own_settings};
 
 /// Runs it to its end.
 pub fn run(options: &[&str]) -> Output {
@@ -126,28 +127,13 @@ fn what_has_no_effect_is_said_at_the_start() {
 fn members_of_a_cluster_serve_each_from_a_directory_of_its_own() {
     let directory = Directory::new();
     let peers = "--peers=:8001,:8002";
-    // Another test's connection may take a free port first; then another one has to do.
-    let start = |port: Option<u16>| {
-        wait_for("a port of its own", || {
-            let free = TcpListener::bind("127.0.0.1:0").unwrap();
-            let port = port.unwrap_or(free.local_addr().unwrap().port());
-            drop(free);
-            let mut command = Command::new(env!("CARGO_BIN_EXE_threadkv"));
-            command.args([&format!("--port={port}"), peers]);
-            command.args(["--working-dir", directory.path_str()]);
-            match Server::try_spawn(command) {
-                Err((_, said)) => {
-                    assert!(
-                        said.iter().any(|line| line.contains("cannot listen")),
-                        "{said:?}"
-                    );
-                    None
-                }
-                server => server.ok(),
-            }
-        })
+    let start = |port: u16| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_threadkv"));
+        command.args([&format!("--port={port}"), peers]);
+        command.args(["--working-dir", directory.path_str()]);
+        Server::spawn(command)
     };
-    let mut members = [start(None), start(None)];
+    let mut members = [(); 2].map(|()| start(free_address().port()));
     for member in &members {
         let port = member.address.port();
         assert!(member.has_seen("this is one node"));
@@ -157,7 +143,7 @@ fn members_of_a_cluster_serve_each_from_a_directory_of_its_own() {
     members[0].signal("-TERM");
     assert_eq!(members[0].wait().0.code(), Some(0));
     let port = members[0].address.port();
-    let again = start(Some(port));
+    let again = start(port);
     again.get("/kv/port").expect(200, &port.to_string());
 }
 

@@ -3,13 +3,14 @@
 use std::collections::HashMap;
 use std::fs;
 use std::io::Write;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
 
 use crate::client::{Client, Response};
 use crate::directory::Directory;
+use crate::ports::free_address;
 use crate::process::{Server, wait_for};
 
 /// Where this variable is set, a missing program is a failure.
@@ -116,10 +117,7 @@ impl Prometheus {
              static_configs:\n  - targets: ['{server}']\n"
         );
         fs::write(&config, lines).unwrap();
-        // It cannot be told to take a free port and to say which. Nobody else takes this one in the meantime, as a rule.
-        let free = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = free.local_addr().unwrap();
-        drop(free);
+        let address = free_address();
         let child = Command::new("prometheus")
             .arg(format!("--config.file={}", config.display()))
             .arg(format!(

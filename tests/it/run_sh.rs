@@ -1,6 +1,6 @@
 //! `run.sh` is the server, as far as whoever starts it can tell.
 
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::process::Command;
 use std::{env, fs};
 
@@ -10,10 +10,13 @@ use crate::process::Server;
 #[test]
 fn run_sh_becomes_the_server() {
     let run_sh = concat!(env!("CARGO_MANIFEST_DIR"), "/run.sh");
-    // Builds, which may take its time.
-    let built = Command::new(run_sh).arg("--version").output().unwrap();
-    assert!(built.stdout.starts_with(b"threadkv "), "{built:?}");
+    // As if it had built the binary that the tests use. `.ci/run` lets it build the real one.
+    let target = Directory::new();
+    let release = target.path().join("release");
+    fs::create_dir(&release).unwrap();
+    symlink(env!("CARGO_BIN_EXE_threadkv"), release.join("threadkv")).unwrap();
     let mut command = Command::new(run_sh);
+    command.env("CARGO_TARGET_DIR", target.path());
     command.args(["--port=0", "--log-level", "info"]);
     let mut server = Server::spawn(command);
     let name = fs::read_to_string(format!("/proc/{}/comm", server.pid())).unwrap();

@@ -27,11 +27,11 @@ fn last_log(directory: &Path) -> String {
 fn kill_9_at_any_moment_of_a_snapshot_takes_back_nothing_that_was_answered() {
     const WRITERS: u64 = 4;
     for mode in ["sync", "os"] {
-        let directory = Directory::new();
+        let directory = Directory::on_disk();
         let options = ["--durability", mode, "--working-dir", directory.path_str()];
         // The last that was answered to each writer, of what it has put in ascending order.
         let answered: Vec<AtomicU64> = (0..WRITERS).map(|_| AtomicU64::new(0)).collect();
-        for round in 0..12 {
+        for round in 0..6 {
             let mut server = Server::start(&options);
             let address = server.address;
             let killed = AtomicBool::new(false);
@@ -71,7 +71,7 @@ fn kill_9_at_any_moment_of_a_snapshot_takes_back_nothing_that_was_answered() {
                     (last_log(directory.path()) > before).then_some(())
                 });
                 // From its beginning to well behind its end.
-                thread::sleep(Duration::from_millis(7 * round));
+                thread::sleep(Duration::from_millis(14 * round));
                 server.kill();
                 killed.store(true, Ordering::Release);
             });

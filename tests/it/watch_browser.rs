@@ -10,8 +10,9 @@ use serde_json::Value;
 
 use crate::client::Client;
 use crate::directory::Directory;
-use crate::nginx::{Nginx, free_address};
+use crate::nginx::Nginx;
 use crate::page::Browser;
+use crate::ports::free_address;
 use crate::process::{PATIENCE, Server};
 use crate::revisions::revision;
 use crate::watch::state;
@@ -123,7 +124,7 @@ fn a_page_misses_nothing_while_the_server_is_restarted_and_killed() {
     let is_ready = |told: &Value| told["name"] == "ready";
     let mut told = page.until(is_ready);
     let (mut given_up, mut broken) = (0, 0);
-    for round in 0..6 {
+    for round in 0..4 {
         written.extend(put_some(&mut client));
         // Half of the time they are still on their way.
         let last = *written.last().unwrap();
@@ -136,7 +137,7 @@ fn a_page_misses_nothing_while_the_server_is_restarted_and_killed() {
         } else {
             server.kill();
         }
-        if round < 4 {
+        if round < 2 {
             // It is there again before the browser is.
             server = start();
         } else {

@@ -148,8 +148,8 @@ fn those_who_never_read_harm_nobody_and_are_cut_off() {
 
     // More than the sockets of those who do not read will hold.
     const WRITERS: usize = 4;
-    const WRITES: usize = 75;
-    let value = "v".repeat(40_000);
+    const WRITES: usize = 38;
+    let value = "v".repeat(80_000);
     let mut written = Vec::new();
     thread::scope(|scope| {
         let write = |writer: usize| {

@@ -244,7 +244,7 @@ fn commands_in_a_batch_do_what_they_do_one_by_one() {
     })
     .size_min(100)
     .size_max(1000)
-    .budget(Duration::from_secs(3));
+    .budget(Duration::from_secs(1));
 }
 
 #[test]
@@ -280,5 +280,5 @@ fn a_batch_that_is_decided_again_comes_to_what_it_would_have_come_to_at_once() {
     })
     .size_min(100)
     .size_max(1000)
-    .budget(Duration::from_secs(2));
+    .budget(Duration::from_secs(1));
 }

@@ -82,7 +82,7 @@ fn with_last_batch(scratch: &Scratch, durability: Durability, value: &str) -> (u
 
 #[test]
 fn a_last_batch_that_lacks_any_sectors_is_cut_off() {
-    for value in ["v".repeat(3000), "\0".repeat(3000)] {
+    for value in ["v".repeat(2000), "\0".repeat(2000)] {
         let scratch = Scratch::new();
         let (before, bytes) = with_last_batch(&scratch, Durability::Sync, &value);
         let first = before / 512;
@@ -110,23 +110,22 @@ fn a_last_batch_that_lacks_any_sectors_is_cut_off() {
 }
 
 #[test]
-fn any_flipped_bit_of_the_last_two_batches_is_damage() {
+fn a_flipped_bit_in_any_byte_of_the_last_two_batches_is_damage() {
     let scratch = Scratch::new();
     let (_, bytes) = with_last_batch(&scratch, Durability::Sync, &"\0v".repeat(300));
     // Behind the header of the file and the first batch.
     let first = Frame::read(&bytes, HEADER, scratch_id(&scratch)).unwrap();
     for at in first.end() as usize..bytes.len() {
-        for bit in 0..8 {
-            let mut flipped = bytes.clone();
-            flipped[at] ^= 1 << bit;
-            fs::write(scratch.file(0), &flipped).unwrap();
-            let refusal = scratch.refusal();
-            assert!(
-                refusal.contains("is damaged"),
-                "byte {at} bit {bit}: {refusal}"
-            );
-            assert!(fs::read(scratch.file(0)).unwrap() == flipped);
-        }
+        let bit = at % 8;
+        let mut flipped = bytes.clone();
+        flipped[at] ^= 1 << bit;
+        fs::write(scratch.file(0), &flipped).unwrap();
+        let refusal = scratch.refusal();
+        assert!(
+            refusal.contains("is damaged"),
+            "byte {at} bit {bit}: {refusal}"
+        );
+        assert!(fs::read(scratch.file(0)).unwrap() == flipped);
     }
 }
 
