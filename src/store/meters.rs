@@ -30,7 +30,7 @@ const WORDS: [&str; 5] = [
     "disk_failed",
     "timed_out",
     "store_full",
-    "too_large",
+    "too_large_for_cluster",
 ];
 
 impl Default for Meters {
