@@ -1,22 +1,16 @@
 //! Answers of the gateway, as JSON. Zeros and what is empty are left out in it.
 
 use base64::prelude::{BASE64_STANDARD, Engine};
-use serde::de::Error as _;
+use serde::de::{Error as _, IgnoredAny};
 use serde::{Deserialize, Deserializer};
 
 /// The state of etcd at a call.
-#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[derive(Default, Deserialize)]
 #[serde(default)]
-pub struct Header {
-    /// Which cluster has answered. A restored one has another number.
-    #[serde(deserialize_with = "unsigned")]
-    pub cluster_id: u64,
-    /// Which member has answered.
-    #[serde(deserialize_with = "unsigned")]
-    pub member_id: u64,
+pub(super) struct Header {
     /// The revision of everything that etcd holds.
     #[serde(deserialize_with = "number")]
-    pub revision: i64,
+    pub(super) revision: i64,
 }
 
 /// A key of etcd's.
@@ -35,13 +29,6 @@ pub struct KeyValue {
     /// How often it was put since it is there.
     #[serde(deserialize_with = "number")]
     pub version: i64,
-}
-
-/// An answer of which only the header matters.
-#[derive(Default, Deserialize)]
-#[serde(default)]
-pub(super) struct Answer {
-    pub(super) header: Header,
 }
 
 #[derive(Default, Deserialize)]
@@ -89,44 +76,24 @@ pub(super) struct Authenticated {
 #[derive(Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Members {
-    pub(super) members: Vec<Member>,
-}
-
-/// A member of etcd.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-pub struct Member {
-    /// Its number.
-    #[serde(rename = "ID", deserialize_with = "unsigned")]
-    pub id: u64,
-    /// Its name; empty before its first start.
-    pub name: String,
-    /// Where clients reach it.
-    #[serde(rename = "clientURLs")]
-    pub client_urls: Vec<String>,
+    pub(super) members: Vec<IgnoredAny>,
 }
 
 /// What a member says of itself.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct MemberStatus {
-    /// The state of etcd as it knows it.
-    pub header: Header,
     /// etcd's version.
     pub version: String,
     /// Bytes of its database.
     #[serde(rename = "dbSize", deserialize_with = "number")]
     pub db_size: i64,
-    /// The member that leads; 0 if it knows of none.
-    #[serde(deserialize_with = "unsigned")]
-    pub leader: u64,
 }
 
 /// A line of a watch.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Watched {
-    pub(super) header: Header,
     pub(super) canceled: bool,
     pub(super) cancel_reason: String,
     #[serde(deserialize_with = "number")]
@@ -170,14 +137,6 @@ fn number<'de, D: Deserializer<'de>>(from: D) -> Result<i64, D::Error> {
         Number::Text(text) => text.parse().map_err(D::Error::custom),
         Number::Signed(number) => Ok(number),
         Number::Unsigned(number) => number.try_into().map_err(D::Error::custom),
-    }
-}
-
-fn unsigned<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
-    match Number::deserialize(from)? {
-        Number::Text(text) => text.parse().map_err(D::Error::custom),
-        Number::Signed(number) => number.try_into().map_err(D::Error::custom),
-        Number::Unsigned(number) => Ok(number),
     }
 }
 

@@ -15,12 +15,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde::Serialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::{Value, json};
 use ureq::Agent;
 
 pub use error::Error;
-pub use message::{Header, KeyValue, Member, MemberStatus};
+pub use message::{KeyValue, MemberStatus};
 pub use watch::{Event, Watch};
 
 use message::{base64, end_of_prefix};
@@ -75,17 +75,16 @@ impl Etcd {
     }
 
     /// Puts a key. It lives as long as the lease, if one is given.
-    pub fn put(&self, key: &str, value: &[u8], lease: Option<i64>) -> Result<Header, Error> {
+    pub fn put(&self, key: &str, value: &[u8], lease: Option<i64>) -> Result<(), Error> {
         let body = put(key, value, lease);
-        let answer: message::Answer = self.call("/v3/kv/put", &body)?;
-        Ok(answer.header)
+        self.call("/v3/kv/put", &body).map(|IgnoredAny| ())
     }
 
-    /// The key as the majority has it now, and the state of etcd then.
-    pub fn get(&self, key: &str) -> Result<(Header, Option<KeyValue>), Error> {
+    /// The key as the majority has it now, and etcd's revision then.
+    pub fn get(&self, key: &str) -> Result<(i64, Option<KeyValue>), Error> {
         let body = json!({"key": base64(key.as_bytes())});
         let mut answer: message::Range = self.call("/v3/kv/range", &body)?;
-        Ok((answer.header, answer.kvs.pop()))
+        Ok((answer.header.revision, answer.kvs.pop()))
     }
 
     /// The key as it was at a revision.
@@ -96,10 +95,10 @@ impl Etcd {
     }
 
     /// The key as the majority has it now, without its value.
-    pub fn get_revision(&self, key: &str) -> Result<(Header, Option<KeyValue>), Error> {
+    pub fn get_revision(&self, key: &str) -> Result<(i64, Option<KeyValue>), Error> {
         let body = json!({"key": base64(key.as_bytes()), "keys_only": true});
         let mut answer: message::Range = self.call("/v3/kv/range", &body)?;
-        Ok((answer.header, answer.kvs.pop()))
+        Ok((answer.header.revision, answer.kvs.pop()))
     }
 
     /// All keys with a prefix.
@@ -114,14 +113,14 @@ impl Etcd {
     pub fn delete_prefix(&self, prefix: &str) -> Result<(), Error> {
         let body =
             json!({"key": base64(prefix.as_bytes()), "range_end": base64(&end_of_prefix(prefix))});
-        let _: message::Answer = self.call("/v3/kv/deleterange", &body)?;
+        let _: IgnoredAny = self.call("/v3/kv/deleterange", &body)?;
         Ok(())
     }
 
     /// Deletes all keys from one on, up to another one, which stays.
     pub fn delete_between(&self, from: &str, to: &str) -> Result<(), Error> {
         let body = json!({"key": base64(from.as_bytes()), "range_end": base64(to.as_bytes())});
-        let _: message::Answer = self.call("/v3/kv/deleterange", &body)?;
+        let _: IgnoredAny = self.call("/v3/kv/deleterange", &body)?;
         Ok(())
     }
 
@@ -164,7 +163,7 @@ impl Etcd {
     /// Forgets the history before a revision.
     pub fn compact(&self, revision: i64) -> Result<(), Error> {
         let body = json!({"revision": revision.to_string()});
-        let _: message::Answer = self.call("/v3/kv/compaction", &body)?;
+        let _: IgnoredAny = self.call("/v3/kv/compaction", &body)?;
         Ok(())
     }
 
@@ -185,14 +184,14 @@ impl Etcd {
     /// Ends a lease, and deletes its keys.
     pub fn revoke(&self, lease: i64) -> Result<(), Error> {
         let body = json!({"ID": lease.to_string()});
-        let _: message::Answer = self.call("/v3/lease/revoke", &body)?;
+        let _: IgnoredAny = self.call("/v3/lease/revoke", &body)?;
         Ok(())
     }
 
-    /// The members of etcd itself.
-    pub fn members(&self) -> Result<Vec<Member>, Error> {
+    /// How many members etcd itself has.
+    pub fn members(&self) -> Result<usize, Error> {
         let answer: message::Members = self.call("/v3/cluster/member/list", &json!({}))?;
-        Ok(answer.members)
+        Ok(answer.members.len())
     }
 
     /// What the member says of itself that is asked now.

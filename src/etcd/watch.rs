@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::vec;
 
 use super::message::{Streamed, Watched};
-use super::{Error, Header, KeyValue};
+use super::{Error, KeyValue};
 
 /// The longest line. With `fragment`, etcd cuts messages at about 2 MB, and one value more is in it at most.
 const LINE: u64 = 16 << 20;
@@ -12,8 +12,6 @@ const LINE: u64 = 16 << 20;
 /// What a watch tells.
 #[derive(Debug)]
 pub enum Event {
-    /// The watch has begun, or etcd says that it is alive.
-    Alive(Header),
     /// The key was put.
     Put(KeyValue),
     /// The key was deleted.
@@ -55,7 +53,6 @@ impl Watch {
         let message: Streamed<Watched> =
             serde_json::from_slice(&self.line).map_err(|error| unknown(&error))?;
         let Watched {
-            header,
             canceled,
             cancel_reason,
             compact_revision,
@@ -68,9 +65,7 @@ impl Watch {
         if canceled {
             return Err(unknown(&cancel_reason));
         }
-        if events.is_empty() {
-            return Ok(vec![Event::Alive(header)]);
-        }
+        // None where the watch has just begun.
         let events = events.into_iter().map(|it| match &*it.r#type {
             "DELETE" => Event::Deleted(it.kv),
             _ => Event::Put(it.kv),

@@ -166,6 +166,64 @@ fn a_read_may_take_what_its_node_has_and_says_how_old_that_is() {
 }
 
 #[test]
+fn one_node_alone_is_always_current() {
+    let server = Server::start(&[]);
+    server.put("/kv/k", "v").expect(200, "");
+    for consistency in ["local", "linearizable"] {
+        let answer = server.get(&format!("/kv/k?consistency={consistency}"));
+        assert_eq!(
+            (answer.status, answer.header("x-threadkv-age")),
+            (200, None)
+        );
+    }
+    assert_eq!(server.get("/kv/k?consistency=weak").status, 400);
+}
+
+#[test]
+fn nodes_with_another_prefix_have_other_keys() {
+    if !has_etcd() {
+        return;
+    }
+    let etcds = Etcds::start(1);
+    let (one, other) = (
+        etcds.node(),
+        etcds.node_with(&["--cluster-prefix", "other/"]),
+    );
+    one.put("/kv/k", "v").expect(200, "");
+    other.get("/kv/k").expect(404, "key not found\n");
+    other.delete("/clear").expect(200, "");
+    one.get("/kv/k").expect(200, "v");
+    wait_for("one node each", || {
+        let alone = [&one, &other].iter().all(|it| cluster(it)["nodes"] == 1);
+        alone.then_some(())
+    });
+}
+
+#[test]
+fn a_node_stops_at_what_a_newer_version_has_written() {
+    if !has_etcd() {
+        return;
+    }
+    let etcds = Etcds::start(1);
+    let mut node = etcds.node();
+    node.put("/kv/k", "v").expect(200, "");
+    // "threadkv/log" and the byte 255, in base64.
+    let record = r#"{"key": "dGhyZWFka3YvbG9n", "value": "/w=="}"#;
+    assert!(etcds.post(0, "/v3/kv/put", record).is_some());
+    node.wait_for_log("a record in etcd that this version does not know");
+    let health = node.get("/api/v1/health");
+    assert_eq!(health.status, 503);
+    let problem = health.json()["problem"].clone();
+    assert!(
+        problem.as_str().unwrap().contains("upgrade this node"),
+        "{problem}"
+    );
+    assert_eq!(node.put("/kv/k", "w").status, 503);
+    assert_eq!(node.get("/kv/k").status, 503);
+    node.get("/kv/k?consistency=local").expect(200, "v");
+}
+
+#[test]
 fn what_etcd_would_not_take_is_refused_before() {
     if !has_etcd() {
         return;

@@ -8,8 +8,8 @@ use std::process::{Command, Output, Stdio};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::directory::Directory;
-use crate::page::REQUIRED;
 use crate::process::{Server, forget_own_settings};
+use crate::programs::REQUIRED;
 use crate::shutdown::upload;
 
 /// Names a static binary to be tested instead of the usual one, which needs libraries.

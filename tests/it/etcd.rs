@@ -1,6 +1,5 @@
 //! Real etcds, and threadkv on them.
 
-use std::env;
 use std::fs::{self, File};
 use std::net::Ipv4Addr;
 use std::path::Path;
@@ -14,30 +13,11 @@ use crate::client::Client;
 use crate::directory::Directory;
 use crate::ports::free_address;
 use crate::process::{Server, wait_for};
-
-/// Where this variable is set, a missing program is a failure.
-const REQUIRED: &str = "TESTS_CI";
+use crate::programs;
 
 /// Whether etcd is there; says so if not.
-#[expect(
-    clippy::print_stderr,
-    reason = "whoever asks for a test's output should see it"
-)]
 pub fn has_etcd() -> bool {
-    let there = Command::new("etcd")
-        .arg("--version")
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status();
-    let there = there.is_ok();
-    if !there {
-        assert!(
-            env::var_os(REQUIRED).is_none(),
-            "etcd is missing: install Debian's etcd-server"
-        );
-        eprintln!("SKIPPED: a cluster takes etcd");
-    }
-    there
+    programs::has("etcd", "etcd-server", "a cluster")
 }
 
 /// The members of one etcd. Killed when dropped.

@@ -300,7 +300,8 @@ pub fn files(directory: &Path) -> Vec<(PathBuf, Vec<u8>)> {
                 directories.push(path);
             } else {
                 let relative = path.strip_prefix(directory).unwrap().to_owned();
-                found.push((relative, fs::read(path).unwrap()));
+                // A snapshot that is being written may go meanwhile.
+                found.extend(fs::read(path).ok().map(|bytes| (relative, bytes)));
             }
         }
     }

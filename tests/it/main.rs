@@ -18,6 +18,7 @@ mod order;
 mod page;
 mod ports;
 mod process;
+mod programs;
 mod prometheus;
 mod script;
 mod tokens;

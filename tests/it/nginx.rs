@@ -8,9 +8,9 @@ use std::process::{Child, Command, Stdio};
 use std::{env, iter};
 
 use crate::directory::Directory;
-use crate::page::REQUIRED;
 use crate::ports::free_address;
 use crate::process::wait_for;
+use crate::programs::REQUIRED;
 
 /// The proxy. Killed when dropped.
 pub struct Nginx {

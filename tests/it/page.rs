@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fs::{self, File};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::{env, thread};
+use std::thread;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use crate::client::Response;
 use crate::directory::Directory;
 use crate::process::{PATIENCE, Server};
+use crate::programs;
 
 /// A page that headless Chromium shows. The browser ends when this is dropped.
 pub struct Page {
@@ -39,7 +40,7 @@ enum Report {
 }
 
 impl Page {
-    /// Opens a page, or says that there is no browser, which is a failure where [`REQUIRED`] is set.
+    /// Opens a page, or says that there is no browser, which is a failure where [`programs::REQUIRED`] is set.
     pub fn open() -> Option<Page> {
         let site = tiny_http::Server::http("127.0.0.1:0").unwrap();
         let origin = format!("http://{}", site.server_addr());
@@ -115,9 +116,6 @@ fn serve(site: &tiny_http::Server, requests: &Receiver<Value>, reports: &Sender<
     }
 }
 
-/// Set in the environment where a test must not be left out for want of a browser.
-pub const REQUIRED: &str = "TESTS_CI";
-
 /// A browser process with all its children, and what it writes. Killed when dropped.
 pub struct Browser {
     child: Child,
@@ -151,14 +149,9 @@ impl Browser {
     }
 
     /// Starts a command that is chromium, or becomes it with the arguments that are added here. Says so if there is none, which is a
-    /// failure where [`REQUIRED`] is set.
-    #[expect(
-        clippy::print_stderr,
-        reason = "whoever asks for a test's output should see it"
-    )]
+    /// failure where [`programs::REQUIRED`] is set.
     fn start(mut command: Command, url: &str) -> Option<Browser> {
-        if !is_installed("chromium") && env::var_os(REQUIRED).is_none() {
-            eprintln!("SKIPPED: a page in a browser takes chromium");
+        if !programs::has("chromium", "chromium", "a page in a browser") {
             return None;
         }
         let directory = Directory::new();
@@ -189,12 +182,6 @@ impl Browser {
     pub fn log(&self) -> String {
         fs::read_to_string(self.directory.path().join("log")).unwrap()
     }
-}
-
-/// Whether there is such a program.
-fn is_installed(program: &str) -> bool {
-    let path = env::var_os("PATH").unwrap_or_default();
-    env::split_paths(&path).any(|directory| directory.join(program).exists())
 }
 
 impl Drop for Browser {

@@ -12,30 +12,11 @@ use crate::client::{Client, Response};
 use crate::directory::Directory;
 use crate::ports::free_address;
 use crate::process::{Server, wait_for};
-
-/// Where this variable is set, a missing program is a failure.
-const REQUIRED: &str = "TESTS_CI";
+use crate::programs;
 
 /// Whether a program of Debian's package `prometheus` is there; says so if not.
-#[expect(
-    clippy::print_stderr,
-    reason = "whoever asks for a test's output should see it"
-)]
 pub fn has(program: &str) -> bool {
-    let there = Command::new(program)
-        .arg("--version")
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status();
-    let there = there.is_ok();
-    if !there {
-        assert!(
-            std::env::var_os(REQUIRED).is_none(),
-            "{program} is missing: install Debian's prometheus"
-        );
-        eprintln!("SKIPPED: reading metrics as Prometheus does takes {program}");
-    }
-    there
+    programs::has(program, "prometheus", "reading metrics as Prometheus does")
 }
 
 /// What `promtool` has against the metrics of an answer; empty if there is nothing.

@@ -2,11 +2,12 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::directory::Directory;
 use crate::durability::{start_in, stop};
+use crate::lives;
 use crate::process::Server;
 
 #[test]
@@ -72,26 +73,9 @@ fn what_is_no_directory_or_cannot_be_written_is_refused() {
 
 /// All files below a directory, by their path relative to it.
 pub fn files(directory: &Path) -> HashMap<String, Vec<u8>> {
-    let mut found = HashMap::new();
-    let mut directories = vec![directory.to_owned()];
-    while let Some(next) = directories.pop() {
-        for entry in fs::read_dir(next).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                directories.push(path);
-            } else {
-                let relative = path
-                    .strip_prefix(directory)
-                    .unwrap()
-                    .to_str()
-                    .unwrap()
-                    .to_owned();
-                // A snapshot that is being written may go meanwhile.
-                found.extend(fs::read(path).ok().map(|bytes| (relative, bytes)));
-            }
-        }
-    }
-    found
+    let files = lives::files(directory).into_iter();
+    let name = |path: PathBuf| path.to_str().unwrap().to_owned();
+    files.map(|(path, bytes)| (name(path), bytes)).collect()
 }
 
 pub fn write_files(directory: &Path, files: &HashMap<String, Vec<u8>>) {

@@ -142,7 +142,6 @@ impl Follower {
         for event in watch {
             let taken = match event {
                 Ok(Event::Put(record)) => self.take(&record),
-                Ok(Event::Alive(_)) => Ok(()),
                 Ok(Event::Deleted(log)) => Err(Stop::Deleted(log.mod_revision)),
                 // If that has left out records, the next one tells.
                 Ok(Event::Forgotten(before)) => {
@@ -161,12 +160,12 @@ impl Follower {
     /// From which revision of etcd on to watch, and for how long it may tell nothing.
     fn next(&mut self) -> Result<(i64, Duration), Stop> {
         let shared = &*self.shared;
-        let (header, log) = shared.etcd.get(&shared.keys.log)?;
+        let (revision, log) = shared.etcd.get(&shared.keys.log)?;
         let at = shared.replica().at();
         let Some(log) = log else {
             return match shared.replica().is_at_beginning() {
-                true => Ok((header.revision + 1, QUIET)),
-                false => Err(Stop::Deleted(header.revision)),
+                true => Ok((revision + 1, QUIET)),
+                false => Err(Stop::Deleted(revision)),
             };
         };
         let undone = Err(Stop::Undone("etcd was replaced by an earlier copy"));
@@ -185,7 +184,7 @@ impl Follower {
         if log.mod_revision == at {
             // What etcd has forgotten may be all before the present.
             return match shared.replica().is_last(&log) {
-                true => Ok((header.revision + 1, QUIET)),
+                true => Ok((revision + 1, QUIET)),
                 false => undone,
             };
         }

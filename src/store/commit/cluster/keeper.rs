@@ -93,7 +93,7 @@ impl Keeper {
             }
         };
         let nodes = etcd.get_prefix(&keys.nodes)?.len();
-        let members = etcd.members()?.len();
+        let members = etcd.members()?;
         let MemberStatus {
             version, db_size, ..
         } = etcd.status()?;
@@ -151,27 +151,25 @@ impl Keeper {
         }
         let shared = Arc::clone(&self.shared);
         let (etcd, keys) = (&shared.etcd, &shared.keys);
-        let (header, log) = etcd.get_revision(&keys.log)?;
-        let forgotten = *self.forgotten.get_or_insert(header.revision);
+        let (revision, log) = etcd.get_revision(&keys.log)?;
+        let forgotten = *self.forgotten.get_or_insert(revision);
         let long = shared.replica().grown() >= self.snapshot_after.max(shared.map.bytes() as u64);
         let last = etcd.get(&keys.head)?.1;
         let last = last.and_then(|head| SnapshotHead::decode(&head.value));
         let last_at = last.as_ref().map_or(0, |head| head.place.at);
         let cut = log.as_ref().is_some_and(|log| log.mod_revision > last_at)
             && self.is_forgotten(last_at)?;
-        if !long && !cut && header.revision - forgotten < REVISIONS {
+        if !long && !cut && revision - forgotten < REVISIONS {
             return Ok(());
         }
         // If it fails, not at once again.
         self.snapshot_at = Instant::now() + LEASE;
         match last.zip(log) {
             // The snapshot has everything that was in the log at this revision.
-            Some((head, log)) if head.place.at == log.mod_revision => {
-                etcd.compact(header.revision)?
-            }
+            Some((head, log)) if head.place.at == log.mod_revision => etcd.compact(revision)?,
             _ => self.write_snapshot()?,
         }
-        self.forgotten = Some(header.revision);
+        self.forgotten = Some(revision);
         Ok(())
     }
 
