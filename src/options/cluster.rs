@@ -61,6 +61,11 @@ pub(super) fn cluster(args: &Args) -> Result<Option<Cluster>, String> {
 /// A URL of a host and a port, without a path.
 fn endpoint(url: &str) -> Result<String, String> {
     let url = url.trim().trim_end_matches('/');
+    if url.starts_with("https://") {
+        return Err(format!(
+            "--cluster {url:?}: TLS to etcd is not built in; give http:// and put stunnel before etcd"
+        ));
+    }
     let authority = url.strip_prefix("http://");
     let port = authority.and_then(|it| it.rsplit_once(':'));
     let port = port.filter(|(host, _)| !host.is_empty() && !host.contains(['/', '?', '@', ' ']));
@@ -122,6 +127,8 @@ mod tests {
             error,
             "--cluster-prefix without --cluster: say where etcd is"
         );
+        let error = parse(&["--cluster", "https://127.0.0.1:2379"]).unwrap_err();
+        assert!(error.contains("TLS to etcd is not built in"), "{error}");
         let both = ["--cluster-user", "u", "--cluster-password-file", "f"];
         let user = parse(&[&url, &both[..]].concat()).unwrap().unwrap().user;
         assert_eq!(user, Some(("u".into(), "f".into())));

@@ -219,13 +219,19 @@ fn config(args: Args) -> Result<Config, String> {
         Some(peers) => working_dir_of_peer(peers, port, args.working_dir)?,
         None => args.working_dir,
     };
-    let (most, value_bytes, snapshot_after) = match &cluster {
+    let (value_option, most, value_bytes, snapshot_after) = match &cluster {
         Some(_) => (
+            "--cluster beside --max-value-bytes",
             cluster::MAX_VALUE_BYTES,
             cluster::MAX_VALUE_BYTES,
             cluster::SNAPSHOT_AFTER,
         ),
-        None => (MAX_MAX_VALUE_BYTES, VALUE_BYTES, SNAPSHOT_AFTER),
+        None => (
+            "--max-value-bytes",
+            MAX_MAX_VALUE_BYTES,
+            VALUE_BYTES,
+            SNAPSHOT_AFTER,
+        ),
     };
     let cores = std::thread::available_parallelism().map_or(2, usize::from);
     Ok(Config {
@@ -265,7 +271,7 @@ fn config(args: Args) -> Result<Config, String> {
         })?,
         max_watchers: number("--max-watchers", &args.max_watchers, 0..=usize::MAX)?,
         max_value_bytes: args.max_value_bytes.map_or(Ok(value_bytes), |bytes| {
-            number("--max-value-bytes", &bytes, 1..=most)
+            number(value_option, &bytes, 1..=most)
         })?,
         max_batch: number("--max-batch", &args.max_batch, 1..=MAX_OPERATIONS)?,
         rate_limit: rate(args.rate_limit)?,

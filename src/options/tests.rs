@@ -279,3 +279,23 @@ fn restore_takes_a_file_or_stdin_and_a_directory() {
         );
     }
 }
+
+#[test]
+fn values_are_smaller_in_a_cluster() {
+    let url = ["--cluster", "http://127.0.0.1:2379"];
+    let serve = |others: &[&str]| {
+        let arguments = url.iter().chain(others).map(OsString::from);
+        parse(arguments, [])
+    };
+    let Ok(Invocation::Serve(config)) = serve(&[]) else {
+        panic!("it serves");
+    };
+    assert_eq!(config.max_value_bytes, 1 << 20);
+    let Err(error) = serve(&["--max-value-bytes", "1048577"]) else {
+        panic!("it is too much");
+    };
+    assert_eq!(
+        error,
+        "--cluster beside --max-value-bytes \"1048577\": expected a number from 1 to 1048576"
+    );
+}
