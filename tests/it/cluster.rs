@@ -4,7 +4,7 @@ use std::thread;
 
 use serde_json::{Value, json};
 
-use crate::etcd::{Etcds, has_etcd};
+use crate::etcd::{Etcds, has_etcd, wait_to_lead};
 use crate::process::{Server, wait_for};
 use crate::revisions::revision;
 use crate::watcher::Watcher;
@@ -270,9 +270,7 @@ fn a_new_node_begins_with_a_snapshot_and_one_that_has_slept_begins_again() {
     });
     // The first one led; now the other one has to.
     sleeper.signal("-STOP");
-    wait_for("another leader", || {
-        (cluster(&leader)["status"] == "leader").then_some(())
-    });
+    wait_to_lead(&leader);
     for n in 0..200 {
         leader
             .put(&format!("/kv/{n}"), "v".repeat(100))
@@ -316,7 +314,9 @@ fn health_and_status_tell_of_the_cluster() {
         roles.sort();
         roles
     };
-    assert_eq!(roles(&nodes), ["follower", "follower", "leader"]);
+    wait_for("a leader", || {
+        (roles(&nodes) == ["follower", "follower", "leader"]).then_some(())
+    });
     for node in &nodes {
         let etcd = &cluster(node)["etcd"];
         assert_eq!(etcd["members"], etcds.len());

@@ -11,7 +11,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::cluster_faults::{export, wait_until_healthy};
-use crate::etcd::{Etcds, has_etcd};
+use crate::etcd::{Etcds, has_etcd, leads, wait_to_lead};
 use crate::process::{Server, wait_for};
 use crate::watcher::Watcher;
 
@@ -161,9 +161,6 @@ fn a_token_of_etcd_that_has_expired_is_replaced() {
     nodes[0].put("/kv/k", "w").expect(200, "");
     nodes[1].get("/kv/k").expect(200, "w");
     wait_for("a leader", || {
-        let leads = |node: &Server| {
-            node.get("/api/v1/status").json()["data"]["cluster"]["status"] == "leader"
-        };
         nodes.iter().any(leads).then_some(())
     });
 }
@@ -284,6 +281,7 @@ fn a_deleted_log_begins_anew_behind_the_snapshot() {
     let etcds = Etcds::start(1);
     let options = ["--snapshot-after", "4096"];
     let mut a = etcds.node_with(&options);
+    wait_to_lead(&a);
     let b = etcds.node();
     for n in 0..50 {
         a.put(&format!("/kv/{n}"), "v".repeat(100)).expect(200, "");

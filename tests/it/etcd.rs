@@ -20,6 +20,15 @@ pub fn has_etcd() -> bool {
     programs::has("etcd", "etcd-server", "a cluster")
 }
 
+/// Whether a node does what one of them has to do, such as snapshots.
+pub fn leads(node: &Server) -> bool {
+    node.get("/api/v1/status").json()["data"]["cluster"]["status"] == "leader"
+}
+
+pub fn wait_to_lead(node: &Server) {
+    wait_for("a node to lead", || leads(node).then_some(()));
+}
+
 /// The members of one etcd. Killed when dropped.
 pub struct Etcds {
     directory: Directory,

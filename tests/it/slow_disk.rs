@@ -1,7 +1,7 @@
 //! A disk that does not get done: those who wait for it are told so, and reads go on.
 
 use std::cell::Cell;
-use std::fs::File;
+use std::fs::{self, File};
 use std::path::Path;
 use std::process::Command;
 
@@ -20,7 +20,7 @@ fn a_write_that_the_disk_does_not_end_is_answered_and_counts_if_it_ends() {
         directory.path().join("disk"),
     );
     File::create(&image).unwrap().set_len(200 << 20).unwrap();
-    std::fs::create_dir(&mount).unwrap();
+    fs::create_dir(&mount).unwrap();
     run(Command::new("mkfs.ext4").arg("-q").arg(&image));
     run(Command::new("mount")
         .args(["-o", "loop"])
@@ -40,6 +40,7 @@ fn a_write_that_the_disk_does_not_end_is_answered_and_counts_if_it_ends() {
     // One that has reached the disk, and one behind it.
     let mut first = server.connect();
     first.write("PUT /kv/first HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\n1");
+    wait_for("the disk to hold it", || is_held(&server).then_some(()));
     let mut second = server.connect();
     second.write(
         "PUT /api/v1/kv/second HTTP/1.1\r\nHost: localhost\r\nContent-Length: 11\r\n\r\n{\"value\":1}",
@@ -84,6 +85,13 @@ fn a_write_that_the_disk_does_not_end_is_answered_and_counts_if_it_ends() {
         server.get(&format!("/kv/{key}")).expect(200, "1");
     }
     drop(server);
+}
+
+/// Whether the thread that writes is in a call that the disk does not end.
+fn is_held(server: &Server) -> bool {
+    let threads = fs::read_dir(format!("/proc/{}/task", server.pid())).unwrap();
+    let mut states = threads.map(|it| fs::read_to_string(it.unwrap().path().join("stat")).unwrap());
+    states.any(|it| it.contains("(journal) D"))
 }
 
 /// A mounted file system. Whatever is frozen is let go, and unmounted, when this is dropped.
