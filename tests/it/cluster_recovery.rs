@@ -160,9 +160,7 @@ fn a_token_of_etcd_that_has_expired_is_replaced() {
     nodes.iter().for_each(|node| node.signal("-CONT"));
     nodes[0].put("/kv/k", "w").expect(200, "");
     nodes[1].get("/kv/k").expect(200, "w");
-    wait_for("a leader", || {
-        nodes.iter().any(leads).then_some(())
-    });
+    wait_for("a leader", || nodes.iter().any(leads).then_some(()));
 }
 
 /// Stands between a node and etcd.

@@ -11,7 +11,7 @@ use crate::process::{Server, wait_for};
 const OK: &str = r#"{"status":"ok"}"#;
 
 /// The clock of expiries counts milliseconds, and so cuts off parts of them at both ends.
-const TICK: Duration = Duration::from_millis(5);
+pub const TICK: Duration = Duration::from_millis(5);
 
 fn ttl_of(server: &Server, key: &str) -> Value {
     server.get(&format!("/api/v1/kv/{key}/ttl")).json()["data"]["ttl"].take()
