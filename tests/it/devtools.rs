@@ -54,6 +54,12 @@ impl Tab {
 
     /// Sends a command and waits for its result.
     pub fn call(&mut self, method: &str, parameters: Value) -> Value {
+        let result = self.try_call(method, parameters);
+        result.unwrap_or_else(|error| panic!("{method}: {error}"))
+    }
+
+    /// The same; an error is the browser's.
+    fn try_call(&mut self, method: &str, parameters: Value) -> Result<Value, Value> {
         self.number += 1;
         let mut message = json!({"id": self.number, "method": method, "params": parameters});
         if !self.session.is_empty() {
@@ -67,8 +73,10 @@ impl Tab {
             let mut message =
                 message.unwrap_or_else(|error| panic!("{method}: {error}: {}", self.browser.log()));
             if message["id"] == self.number {
-                assert!(message["error"].is_null(), "{method}: {message}");
-                return message["result"].take();
+                return match message["error"].take() {
+                    Value::Null => Ok(message["result"].take()),
+                    error => Err(error),
+                };
             }
             self.note(&message);
         }
@@ -107,6 +115,13 @@ impl Tab {
         result["result"]["value"].take()
     }
 
+    /// Loads the page again, and waits for it.
+    pub fn reload(&mut self) {
+        self.evaluate("void (window.isOld = true)");
+        self.call("Page.reload", json!({}));
+        self.wait_for("!window.isOld && document.readyState === 'complete'");
+    }
+
     /// Waits until an expression in the page is true.
     #[track_caller]
     pub fn wait_for(&mut self, expression: &str) {
@@ -125,7 +140,12 @@ impl Tab {
             }})"
         );
         let what = json!({"expression": look, "awaitPromise": true, "returnByValue": true});
-        while self.call("Runtime.evaluate", what.clone())["result"]["value"] != true {
+        loop {
+            // An error says that the page has gone, and another one comes.
+            let looked = self.try_call("Runtime.evaluate", what.clone());
+            if looked.is_ok_and(|it| it["result"]["value"] == true) {
+                return;
+            }
             if Instant::now() > deadline {
                 let page = self.evaluate("document.body.innerText");
                 panic!("waited in vain for {expression} in {page}");

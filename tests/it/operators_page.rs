@@ -435,7 +435,7 @@ fn a_token_is_asked_for_and_kept_in_the_tab() {
     wait_for_rows(&mut tab, &["a"]);
     assert_eq!(tab.evaluate("document.querySelector('#ask').open"), false);
     // It is asked for once, and the stream has it too.
-    tab.evaluate("location.reload()");
+    tab.reload();
     wait_for_rows(&mut tab, &["a"]);
     client
         .send_with(&header, "PUT", "/kv/b", "v")
