@@ -5,9 +5,18 @@ use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 use serde_json::{Value, json};
 
 use crate::process::PATIENCE;
+
+/// A socket that is not connected yet. Servers that are started meanwhile must not inherit it.
+pub fn tcp_socket() -> TcpStream {
+    let flags = SocketFlags::CLOEXEC;
+    socket_with(AddressFamily::INET, SocketType::STREAM, flags, None)
+        .unwrap()
+        .into()
+}
 
 /// A connection to a server.
 pub struct Client {

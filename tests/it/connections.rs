@@ -1,13 +1,13 @@
 //! Many connections: all are served, whatever the limit on descriptors, and tiny_http's accept loop does not stay dead.
 
 use std::io::ErrorKind;
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::process::Command;
 
-use rustix::net::{AddressFamily, SocketType, bind, socket, sockopt};
+use rustix::net::{bind, sockopt};
 use serde_json::{Map, Value, json};
 
-use crate::client::Client;
+use crate::client::{Client, tcp_socket};
 use crate::process::{Server, is_root, raise_own_limit};
 
 /// What the contract's tests run with.
@@ -116,11 +116,11 @@ fn a_client_can_have_connections_from_one_port_to_two_addresses() {
     let server = Server::start(&["--host=0.0.0.0", "--no-auth"]);
     let port = server.address.port();
     let connect = |from: SocketAddr, to: [u8; 4]| {
-        let socket = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+        let socket = tcp_socket();
         sockopt::set_socket_reuseaddr(&socket, true).unwrap();
         bind(&socket, &from).unwrap();
         rustix::net::connect(&socket, &SocketAddr::from((to, port))).unwrap();
-        TcpStream::from(socket)
+        socket
     };
     let mut pairs = Vec::new();
     for _ in 0..200 {

@@ -7,8 +7,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketType, bind, connect, socket, sockopt};
+use rustix::net::{bind, connect, sockopt};
 
+use crate::client::tcp_socket;
 use crate::process::PATIENCE;
 
 /// A pause between the bytes of a client that drips.
@@ -148,9 +149,8 @@ impl Member {
 
 /// Begins to connect from another address of this machine.
 pub fn begin_to_connect(source: Ipv4Addr, address: SocketAddr) -> std::io::Result<TcpStream> {
-    let socket = socket(AddressFamily::INET, SocketType::STREAM, None)?;
-    bind(&socket, &SocketAddr::from((source, 0)))?;
-    let stream = TcpStream::from(socket);
+    let stream = tcp_socket();
+    bind(&stream, &SocketAddr::from((source, 0)))?;
     stream.set_nonblocking(true)?;
     match connect(&stream, &address) {
         Ok(()) | Err(Errno::INPROGRESS) => Ok(stream),
@@ -160,10 +160,9 @@ pub fn begin_to_connect(source: Ipv4Addr, address: SocketAddr) -> std::io::Resul
 
 /// A client that has asked for something, and does not read the answer; nor is there room for much of it.
 pub fn never_reader(address: SocketAddr, request: &str) -> std::io::Result<TcpStream> {
-    let socket = socket(AddressFamily::INET, SocketType::STREAM, None)?;
-    sockopt::set_socket_recv_buffer_size(&socket, 4096)?;
-    connect(&socket, &address)?;
-    let mut stream = TcpStream::from(socket);
+    let mut stream = tcp_socket();
+    sockopt::set_socket_recv_buffer_size(&stream, 4096)?;
+    connect(&stream, &address)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.write_all(request.as_bytes())?;
     Ok(stream)

@@ -6,7 +6,8 @@ use crate::faults::Random;
 use crate::process::{Server, wait_for};
 use crate::usage::Usage;
 
-const KEYS: usize = 150_000;
+/// So many that what the allocator keeps for itself is little beside them.
+const KEYS: usize = 400_000;
 const AT_ONCE: usize = 2000;
 
 #[test]

@@ -1,14 +1,13 @@
 //! Nobody asks more often than allowed, and everybody is told what is left.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-use rustix::net::{AddressFamily, SocketType};
 use serde_json::{Value, json};
 
-use crate::client::{Client, Response};
+use crate::client::{Client, Response, tcp_socket};
 use crate::directory::Directory;
 use crate::process::{Server, wait_for};
 use crate::tokens::TokenFile;
@@ -182,10 +181,10 @@ fn a_refused_request_changes_nothing_and_keeps_its_connection() {
 
 /// A client that connects from that address of this machine.
 fn connect_from(address: IpAddr, server: &Server) -> Client {
-    let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+    let socket = tcp_socket();
     rustix::net::bind(&socket, &SocketAddr::new(address, 0)).unwrap();
     rustix::net::connect(&socket, &server.address).unwrap();
-    Client::on(TcpStream::from(socket)).unwrap()
+    Client::on(socket).unwrap()
 }
 
 #[test]
