@@ -371,6 +371,7 @@ fn join(
         endpoints: cluster.endpoints.clone(),
         prefix: cluster.prefix.clone(),
         credentials: credentials.transpose()?,
+        tls: cluster.tls.clone(),
         name: format!(
             "{}:{}",
             system.nodename().to_string_lossy(),

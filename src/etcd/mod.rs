@@ -8,8 +8,11 @@
 
 mod error;
 mod message;
+#[cfg(feature = "tls")]
+mod tls;
 mod watch;
 
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -40,6 +43,15 @@ pub struct Credentials {
     pub password: String,
 }
 
+/// Files in PEM, for TLS to etcd. None is needed where etcd's certificate is one that browsers take.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The certificates of those who vouch for etcd.
+    pub ca: Option<PathBuf>,
+    /// The client's certificate, with what is between it and the root, and its key.
+    pub client: Option<(PathBuf, PathBuf)>,
+}
+
 /// A client. Threads may share it.
 pub struct Etcd {
     agent: Agent,
@@ -52,8 +64,12 @@ pub struct Etcd {
 }
 
 impl Etcd {
-    /// A client for these endpoints, such as `http://127.0.0.1:2379`.
-    pub fn new(endpoints: Vec<String>, credentials: Option<Credentials>) -> Etcd {
+    /// A client for these endpoints, such as `http://127.0.0.1:2379`. The files are looked at where the feature `tls` is on.
+    pub fn new(
+        endpoints: Vec<String>,
+        credentials: Option<Credentials>,
+        #[cfg_attr(not(feature = "tls"), expect(unused_variables))] files: &TlsFiles,
+    ) -> Result<Etcd, String> {
         let config = Agent::config_builder()
             .http_status_as_error(false)
             .max_redirects(0)
@@ -63,15 +79,16 @@ impl Etcd {
             .timeout_connect(Some(ATTEMPT))
             .timeout_send_request(Some(ATTEMPT))
             .timeout_send_body(Some(ATTEMPT))
-            .timeout_recv_response(Some(ATTEMPT))
-            .build();
-        Etcd {
-            agent: config.into(),
+            .timeout_recv_response(Some(ATTEMPT));
+        #[cfg(feature = "tls")]
+        let config = config.tls_config(tls::config(files)?);
+        Ok(Etcd {
+            agent: config.build().into(),
             endpoints,
             current: AtomicUsize::new(0),
             credentials,
             token: Mutex::new(None),
-        }
+        })
     }
 
     /// Puts a key. It lives as long as the lease, if one is given.

@@ -21,7 +21,7 @@ pub(super) struct Args {
     #[argh(option, arg_name = "dir")]
     pub(super) working_dir: Option<PathBuf>,
 
-    /// members of etcd, as http://HOST:PORT,...: this is one of several nodes that have the same keys
+    /// members of etcd, as http://HOST:PORT,... or https://: this is one of several nodes that have the same keys
     #[argh(option, arg_name = "urls")]
     pub(super) cluster: Option<String>,
 
@@ -36,6 +36,18 @@ pub(super) struct Args {
     /// file with that user's password
     #[argh(option, arg_name = "file")]
     pub(super) cluster_password_file: Option<PathBuf>,
+
+    /// certificates in PEM of those who vouch for etcd's, for https:// (default: whom browsers trust)
+    #[argh(option, arg_name = "file")]
+    pub(super) cluster_ca: Option<PathBuf>,
+
+    /// this node's certificate in PEM, for an etcd that asks for one
+    #[argh(option, arg_name = "file")]
+    pub(super) cluster_cert: Option<PathBuf>,
+
+    /// the key of that certificate
+    #[argh(option, arg_name = "file")]
+    pub(super) cluster_key: Option<PathBuf>,
 
     /// sync, os or none: what an answered write survives (default sync, a power cut)
     #[argh(option, arg_name = "mode")]

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::args::Args;
+use crate::etcd::TlsFiles;
 
 /// How to be a node of a cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,6 +14,8 @@ pub struct Cluster {
     pub prefix: String,
     /// The user of etcd, and the file with the password.
     pub user: Option<(String, PathBuf)>,
+    /// Who vouches for etcd, and for this node.
+    pub tls: TlsFiles,
 }
 
 /// The largest value in a cluster, in bytes, and how large they may be unless it is said: etcd takes little more in one request.
@@ -31,6 +34,9 @@ pub(super) fn cluster(args: &Args) -> Result<Option<Cluster>, String> {
                 "--cluster-password-file",
                 args.cluster_password_file.is_some(),
             ),
+            ("--cluster-ca", args.cluster_ca.is_some()),
+            ("--cluster-cert", args.cluster_cert.is_some()),
+            ("--cluster-key", args.cluster_key.is_some()),
         ];
         return match others.iter().find(|(_, given)| *given) {
             Some((option, _)) => Err(format!("{option} without --cluster: say where etcd is")),
@@ -51,22 +57,41 @@ pub(super) fn cluster(args: &Args) -> Result<Option<Cluster>, String> {
         (None, None) => None,
         _ => return Err("--cluster-user and --cluster-password-file: give both or none".into()),
     };
+    let endpoints = endpoints?;
+    let tls = TlsFiles {
+        ca: args.cluster_ca.clone(),
+        client: match (&args.cluster_cert, &args.cluster_key) {
+            (Some(certificate), Some(key)) => Some((certificate.clone(), key.clone())),
+            (None, None) => None,
+            _ => return Err("--cluster-cert and --cluster-key: give both or none".into()),
+        },
+    };
+    let plain = endpoints.iter().find(|it| !it.starts_with("https://"));
+    if let Some(plain) = plain.filter(|_| tls != TlsFiles::default()) {
+        return Err(format!(
+            "--cluster {plain:?} beside --cluster-ca, --cluster-cert or --cluster-key: these are for https://"
+        ));
+    }
     Ok(Some(Cluster {
-        endpoints: endpoints?,
+        endpoints,
         prefix: args.cluster_prefix.clone().unwrap_or("threadkv/".into()),
         user,
+        tls,
     }))
 }
 
 /// A URL of a host and a port, without a path.
 fn endpoint(url: &str) -> Result<String, String> {
     let url = url.trim().trim_end_matches('/');
-    if url.starts_with("https://") {
-        return Err(format!(
-            "--cluster {url:?}: TLS to etcd is not built in; give http:// and put stunnel before etcd"
-        ));
-    }
-    let authority = url.strip_prefix("http://");
+    let authority = match url.strip_prefix("https://") {
+        Some(_) if !cfg!(feature = "tls") => {
+            return Err(format!(
+                "--cluster {url:?}: TLS to etcd is not in this build; build it with --features tls"
+            ));
+        }
+        Some(authority) => Some(authority),
+        None => url.strip_prefix("http://"),
+    };
     let port = authority.and_then(|it| it.rsplit_once(':'));
     let port = port.filter(|(host, _)| !host.is_empty() && !host.contains(['/', '?', '@', ' ']));
     match port.map(|(_, port)| port.parse::<u16>()) {
@@ -98,7 +123,6 @@ mod tests {
         assert_eq!((&*parsed.prefix, parsed.user), ("threadkv/", None));
         for wrong in [
             "127.0.0.1:2379",
-            "https://127.0.0.1:2379",
             "http://127.0.0.1",
             "http://:2379",
             "http://a:0",
@@ -127,11 +151,31 @@ mod tests {
             error,
             "--cluster-prefix without --cluster: say where etcd is"
         );
-        let error = parse(&["--cluster", "https://127.0.0.1:2379"]).unwrap_err();
-        assert!(error.contains("TLS to etcd is not built in"), "{error}");
         let both = ["--cluster-user", "u", "--cluster-password-file", "f"];
         let user = parse(&[&url, &both[..]].concat()).unwrap().unwrap().user;
         assert_eq!(user, Some(("u".into(), "f".into())));
         assert_eq!(parse(&[]), Ok(None));
+    }
+
+    #[test]
+    #[cfg(not(feature = "tls"))]
+    fn without_tls_it_is_said_what_to_build() {
+        let error = parse(&["--cluster", "https://127.0.0.1:2379"]).unwrap_err();
+        assert!(error.contains("--features tls"), "{error}");
+    }
+
+    #[test]
+    fn files_for_tls_go_with_https() {
+        for (options, why) in [
+            (&["--cluster-ca", "ca"][..], "these are for https://"),
+            (&["--cluster-cert", "c"], "give both or none"),
+            (&["--cluster-key", "k"], "give both or none"),
+        ] {
+            let url = ["--cluster", "http://127.0.0.1:2379"];
+            let error = parse(&[&url, options].concat()).unwrap_err();
+            assert!(error.ends_with(why), "{error}");
+            let error = parse(options).unwrap_err();
+            assert!(error.contains("without --cluster"), "{error}");
+        }
     }
 }

@@ -31,6 +31,8 @@ mod browser;
 mod cluster;
 mod cluster_faults;
 mod cluster_recovery;
+#[cfg(feature = "tls")]
+mod cluster_tls;
 mod conditions;
 mod connections;
 mod container;

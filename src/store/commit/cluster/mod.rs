@@ -80,7 +80,7 @@ use rustix::rand::{GetRandomFlags, getrandom};
 use super::queue::Queue;
 use super::stall::{Stall, UnderWay, Words};
 use super::{Completion, Reply, Start};
-use crate::etcd::{Credentials, Error, Etcd};
+use crate::etcd::{Credentials, Error, Etcd, TlsFiles};
 use crate::store::{Command, CommitError, Map, Problem};
 use barrier::Barrier;
 use follower::Follower;
@@ -121,6 +121,8 @@ pub struct ClusterOptions {
     pub prefix: String,
     /// Who etcd is to take this for.
     pub credentials: Option<Credentials>,
+    /// Who vouches for etcd, and for this.
+    pub tls: TlsFiles,
     /// What this node is called, for those who look.
     pub name: String,
     /// How many bytes of changes are kept for those who watch.
@@ -132,6 +134,8 @@ pub struct ClusterOptions {
 /// Why a node cannot join.
 #[derive(Debug)]
 pub enum JoinError {
+    /// A file for TLS is not as it should be.
+    Tls(String),
     /// etcd refuses what is asked of it.
     Etcd(Error),
     /// What is in etcd was written by a version that this one does not know.
@@ -143,6 +147,7 @@ pub enum JoinError {
 impl fmt::Display for JoinError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            JoinError::Tls(error) => write!(f, "TLS to etcd: {error}"),
             JoinError::Etcd(error) => write!(f, "--cluster: {error}"),
             JoinError::Unknown(key) => write!(
                 f,
@@ -173,13 +178,14 @@ impl Cluster {
             endpoints,
             prefix,
             credentials,
+            tls,
             name,
             history,
             snapshot_after,
         } = options;
         let under_way = Arc::new(UnderWay::new(WORDS));
         let shared = Arc::new(Shared {
-            etcd: Etcd::new(endpoints, credentials),
+            etcd: Etcd::new(endpoints, credentials, &tls).map_err(JoinError::Tls)?,
             keys: Keys::with_prefix(&prefix),
             producer: random(),
             name,
