@@ -1,7 +1,6 @@
 //! The way to the thread that commits: whoever submits never waits.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
@@ -9,9 +8,6 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use super::stall::UnderWay;
 use super::{Completion, Job};
 use crate::store::{Command, CommitError};
-
-/// How many times the thread yields before it closes a batch that is not full. A yield is cheap if no other thread is ready.
-const YIELDS: u32 = 2;
 
 /// How long closing may take: as long as requests under way are waited for before it.
 const CLOSING: Duration = Duration::from_secs(15);
@@ -107,29 +103,31 @@ pub(super) struct Full {
     pub(super) bytes: usize,
 }
 
-/// Makes a batch of a job and the jobs queued behind it. Yields first, so that threads that are about to submit a job can share this
-/// commit and need not wait for the next one.
-///
-/// Takes at most half of the writing clients: those in the queue and those of the `previous` batch. If one batch had all clients, disk
-/// and clients would take turns waiting for each other.
-pub(super) fn gather(first: Job, jobs: &Receiver<Job>, previous: usize, full: Full) -> Vec<Job> {
-    let most = (1 + jobs.len() + previous).div_ceil(2);
-    let (mut operations, mut bytes) = (first.command.operations(), first.command.size());
-    let mut batch = vec![first];
-    let mut yields = 0;
-    while batch.len() < most && operations < full.operations && bytes < full.bytes {
-        match jobs.try_recv() {
-            Ok(job) => {
-                operations += job.command.operations();
-                bytes += job.command.size();
-                batch.push(job);
-            }
-            Err(_) if yields < YIELDS => {
-                yields += 1;
-                thread::yield_now();
-            }
-            Err(_) => break,
-        }
+/// Commands that are committed together.
+pub(super) struct Batch {
+    pub(super) jobs: Vec<Job>,
+    operations: usize,
+    bytes: usize,
+}
+
+impl Batch {
+    pub(super) fn of(first: Job) -> Batch {
+        let mut batch = Batch {
+            jobs: Vec::new(),
+            operations: 0,
+            bytes: 0,
+        };
+        batch.push(first);
+        batch
     }
-    batch
+
+    pub(super) fn push(&mut self, job: Job) {
+        self.operations += job.command.operations();
+        self.bytes += job.command.size();
+        self.jobs.push(job);
+    }
+
+    pub(super) fn is_full(&self, full: Full) -> bool {
+        self.operations >= full.operations || self.bytes >= full.bytes
+    }
 }

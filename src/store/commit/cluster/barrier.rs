@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
 use super::readers::Reader;
+use super::shared::company;
 use super::{JoinError, Shared};
 use crate::etcd::{Error, Etcd};
 use crate::store::NotCurrent;
@@ -60,6 +61,7 @@ impl Barrier {
     pub(super) fn run(self) {
         let mut readers = Vec::new();
         let mut look = Duration::ZERO; // at first at once
+        let (mut previous, mut took) = (0, Duration::ZERO);
         loop {
             if readers.is_empty() {
                 match self.reads.recv_timeout(mem::replace(&mut look, LOOK)) {
@@ -68,10 +70,12 @@ impl Barrier {
                     Err(RecvTimeoutError::Disconnected) => return,
                 }
             }
-            // Those who have come before it is asked.
-            readers.extend(self.reads.try_iter());
+            self.gather(&mut readers, previous, company(took));
+            previous = readers.len();
             let asked = Instant::now();
-            match self.ask(!readers.is_empty()) {
+            let answer = self.ask(!readers.is_empty());
+            took = asked.elapsed();
+            match answer {
                 Ok(at) => {
                     let ready = self.shared.readers.wait_for(at, asked, readers);
                     self.shared.answer(ready, Ok(()));
@@ -87,6 +91,18 @@ impl Barrier {
             late.extend(self.shared.readers.overdue(PATIENCE));
             self.shared.answer(late, Err(NotCurrent));
         }
+    }
+
+    /// Takes those who have come before it is asked: as many as the `previous` time, if they come in time, and who else is there.
+    fn gather(&self, readers: &mut Vec<Reader>, previous: usize, longest: Duration) {
+        let until = Instant::now() + longest;
+        while !readers.is_empty() && readers.len() < previous {
+            match self.reads.recv_deadline(until) {
+                Ok(reader) => readers.push(reader),
+                Err(_) => break,
+            }
+        }
+        readers.extend(self.reads.try_iter());
     }
 
     /// etcd's revision of the last record.

@@ -9,8 +9,9 @@ use crossbeam_channel::Receiver;
 
 use super::Shared;
 use super::record::{Head, Record};
+use super::shared::company;
 use crate::etcd::Error;
-use crate::store::commit::queue::{Full, gather};
+use crate::store::commit::queue::{Batch, Full};
 use crate::store::commit::{Completion, Job, Reply};
 use crate::store::{Command, CommitError, Expiry};
 
@@ -40,12 +41,12 @@ impl Lane {
 
     /// Puts record after record until the queue is closed and empty.
     pub(super) fn run(self, jobs: &Receiver<Job>) -> Result<(), CommitError> {
-        let (mut previous, mut last) = (0, 0);
+        let (mut previous, mut took, mut last) = (0, Duration::ZERO, 0);
         while let Ok(first) = jobs.recv() {
-            let batch = gather(first, jobs, previous, FULL);
-            previous = batch.len();
-            let batch = batch.into_iter().map(|job| (job.command, job.done));
-            let (mut commands, completions): (Vec<Command>, Vec<Completion>) = batch.unzip();
+            let jobs = gather(first, jobs, previous, company(took));
+            previous = jobs.len();
+            let jobs = jobs.into_iter().map(|job| (job.command, job.done));
+            let (mut commands, completions): (Vec<Command>, Vec<Completion>) = jobs.unzip();
             let sweeps = |it: &&mut Command| matches!(it, Command::Sweep);
             for sweep in commands.iter_mut().filter(sweeps) {
                 *sweep = Command::SweepKeys(self.shared.map.expired(SWEPT));
@@ -57,7 +58,10 @@ impl Lane {
                 now: Expiry::now().millis(),
                 limit: self.shared.map.budget().data_limit(),
             };
-            self.put(last, &Record::encode(head, &commands));
+            let record = Record::encode(head, &commands);
+            let since = Instant::now();
+            self.put(last, &record);
+            took = since.elapsed();
         }
         let since = Instant::now();
         while self.shared.under_way.has(last) {
@@ -115,5 +119,57 @@ impl Lane {
                 "etcd has no room left and takes no writes: raise --quota-backend-bytes, defragment it, and disarm the alarm"
             );
         }
+    }
+}
+
+/// Makes a batch of a job and those that follow: as many as in the `previous` one, if they come in time, and what else is there.
+fn gather(first: Job, jobs: &Receiver<Job>, previous: usize, longest: Duration) -> Vec<Job> {
+    let until = Instant::now() + longest;
+    let mut batch = Batch::of(first);
+    while !batch.is_full(FULL) {
+        let next = match batch.jobs.len() < previous {
+            true => jobs.recv_deadline(until).ok(),
+            false => jobs.try_recv().ok(),
+        };
+        match next {
+            Some(job) => batch.push(job),
+            None => break,
+        }
+    }
+    batch.jobs
+}
+
+#[cfg(test)]
+mod tests {
+    use crossbeam_channel::unbounded;
+
+    use super::*;
+
+    #[test]
+    fn a_batch_waits_for_as_many_as_there_were_and_no_longer_than_it_may() {
+        let job = || Job {
+            command: Command::Clear,
+            done: Box::new(|_, _| {}),
+        };
+        let minute = Duration::from_secs(60);
+        let (sender, jobs) = unbounded();
+        let count = |previous, longest| gather(job(), &jobs, previous, longest).len();
+        assert_eq!(count(1, minute), 1);
+        assert_eq!(count(9, Duration::ZERO), 1);
+        for _ in 0..4 {
+            sender.send(job()).unwrap();
+        }
+        // What is there is taken, however few there were.
+        assert_eq!(count(0, minute), 5);
+        thread::scope(|scope| {
+            let waits = scope.spawn(|| count(3, minute));
+            for _ in 0..2 {
+                sender.send(job()).unwrap();
+            }
+            assert_eq!(waits.join().unwrap(), 3);
+        });
+        // Nobody comes any more.
+        drop(sender);
+        assert_eq!(count(9, minute), 1);
     }
 }

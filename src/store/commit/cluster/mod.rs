@@ -29,6 +29,9 @@
 //! there twice. Each has the node's number and its own, and what a node has carried out once it skips. Clients that have waited ten
 //! seconds are told that it is not known, see [`super::stall`]. What etcd refuses has not happened, and is answered so.
 //!
+//! One record is under way at a time, and the next one waits a little for as many commands: what etcd does for a record hardly depends on how
+//! many it has.
+//!
 //! # Time
 //!
 //! A record has the time of the node that made it, and takes effect at the highest time of all records so far. So commands expire the same

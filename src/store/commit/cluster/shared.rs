@@ -15,6 +15,16 @@ use crate::store::{Map, NotCurrent};
 /// The map has everything if that was so when it was asked no longer ago.
 const CURRENT: Duration = Duration::from_secs(2);
 
+/// The longest that is waited for company on the way to etcd.
+const COMPANY: Duration = Duration::from_millis(5);
+
+/// For how long to wait for others on the way to etcd, if the last time took so long. It takes etcd about as long to agree on a record of a hundred
+/// commands as on one of one, and to say how far the log is to a hundred readers; and clients that were answered come back. So whoever goes
+/// waits for as many as there were the last time, but not for long.
+pub(super) fn company(took: Duration) -> Duration {
+    (took / 2).min(COMPANY)
+}
+
 /// What they share.
 pub(super) struct Shared {
     pub(super) etcd: Etcd,

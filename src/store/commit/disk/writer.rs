@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
 use super::log::WriteError;
 use super::{Disk, DiskState, Durability};
-use crate::store::commit::queue::{Full, gather};
+use crate::store::commit::queue::{Batch, Full};
 use crate::store::commit::stall::UnderWay;
 use crate::store::commit::{Completion, Deliver, Job, Reply};
 use crate::store::keyspace::Changes;
@@ -20,6 +21,9 @@ const FULL: Full = Full {
     operations: 4096,
     bytes: 8 << 20,
 };
+
+/// How many times the thread yields before it closes a batch that is not full. A yield is cheap if no other thread is ready.
+const YIELDS: u32 = 2;
 
 /// How often buffered batches are handed to the operating system ([`Durability::None`]).
 const HAND_OVER: Duration = Duration::from_secs(1);
@@ -80,7 +84,7 @@ impl Writer {
             self.map.meters().set_log_bytes(self.disk.log.bytes());
             match jobs.recv_timeout(HAND_OVER) {
                 Ok(first) => {
-                    let batch = gather(first, jobs, previous, FULL);
+                    let batch = gather(first, jobs, previous);
                     previous = batch.len();
                     deliver(self.commit(batch));
                 }
@@ -294,4 +298,26 @@ impl Writer {
     fn has_failed(&self) -> bool {
         self.state.failed.load(Ordering::Acquire)
     }
+}
+
+/// Makes a batch of a job and the jobs queued behind it. Yields first, so that threads that are about to submit a job can share this
+/// commit and need not wait for the next one.
+///
+/// Takes at most half of the writing clients: those in the queue and those of the `previous` batch. If one batch had all clients, disk
+/// and clients would take turns waiting for each other.
+fn gather(first: Job, jobs: &Receiver<Job>, previous: usize) -> Vec<Job> {
+    let most = (1 + jobs.len() + previous).div_ceil(2);
+    let mut batch = Batch::of(first);
+    let mut yields = 0;
+    while batch.jobs.len() < most && !batch.is_full(FULL) {
+        match jobs.try_recv() {
+            Ok(job) => batch.push(job),
+            Err(_) if yields < YIELDS => {
+                yields += 1;
+                thread::yield_now();
+            }
+            Err(_) => break,
+        }
+    }
+    batch.jobs
 }
