@@ -15,7 +15,7 @@ const KEYS: u64 = 8;
 
 /// What a request has shown of a key, or done to it.
 #[derive(Clone, Copy, Debug)]
-enum Event {
+pub enum Event {
     Read(Option<u64>),
     Written(Option<u64>),
 }
@@ -28,7 +28,8 @@ fn after(now: Option<u64>, event: Event) -> Option<Option<u64>> {
     }
 }
 
-type History = BTreeMap<u64, Vec<Operation<Event>>>;
+/// What a user has seen of each key.
+pub type History = BTreeMap<u64, Vec<Operation<Event>>>;
 
 /// Somebody who reads and writes at one node after the other.
 struct User<'a> {
@@ -103,16 +104,17 @@ impl User<'_> {
     }
 }
 
-/// Lets users loose on nodes while something is done to them. Returns what each has seen, and how many requests were answered.
-fn use_while(
-    nodes: &[SocketAddr],
+/// Lets users loose on nodes while something is done to them, by turns on those of each list. Returns what each has seen, and how many
+/// requests were answered.
+pub fn use_while(
+    lists: &[&[SocketAddr]],
     query: &str,
     done_to_them: impl FnOnce(),
 ) -> (Vec<History>, u64) {
     let (over, values) = (AtomicBool::new(false), AtomicU64::new(1));
     let run = |number: u64| {
         let mut user = User {
-            nodes,
+            nodes: lists[number as usize % lists.len()],
             client: None,
             random: (number + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
             values: &values,
@@ -137,7 +139,7 @@ fn use_while(
 }
 
 /// The keys for which no order explains what was seen.
-fn keys_without_order(histories: &[History]) -> Vec<u64> {
+pub fn keys_without_order(histories: &[History]) -> Vec<u64> {
     let of = |key: &u64| -> Vec<_> {
         let of_key = histories.iter().map(|it| it.get(key).cloned());
         of_key.map(Option::unwrap_or_default).collect()
@@ -160,7 +162,7 @@ pub fn wait_until_healthy(node: &Server) {
 }
 
 /// Waits until a user has got so many more answers to writes. For what must go on.
-fn await_writes(node: &Server) {
+pub fn await_writes(node: &Server) {
     let mut client = node.connect();
     for _ in 0..20 {
         wait_for("a write", || {
@@ -178,7 +180,7 @@ fn what_clients_see_has_an_order_whatever_dies() {
     let options = ["--snapshot-after", "65536"];
     let mut nodes: Vec<Server> = (0..3).map(|_| etcds.node_with(&options)).collect();
     let addresses: Vec<SocketAddr> = nodes.iter().map(|node| node.address).collect();
-    let (histories, answered) = use_while(&addresses, "", || {
+    let (histories, answered) = use_while(&[&addresses], "", || {
         await_writes(&nodes[0]);
         // The leader of etcd dies.
         let leader = etcds.leader();
@@ -232,7 +234,7 @@ fn reads_that_need_not_be_current_are_found_out() {
     let addresses: Vec<SocketAddr> = nodes.iter().map(|node| node.address).collect();
     let mut found = Vec::new();
     wait_for("a read of something old", || {
-        let (histories, _) = use_while(&addresses, "?consistency=local", || {
+        let (histories, _) = use_while(&[&addresses], "?consistency=local", || {
             nodes.iter().for_each(await_writes);
         });
         // Begin anew, as the histories do.

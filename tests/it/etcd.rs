@@ -1,8 +1,8 @@
 //! Real etcds, and threadkv on them.
 
 use std::fs::{self, File};
-use std::net::Ipv4Addr;
-use std::path::Path;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -32,14 +32,21 @@ pub fn wait_to_lead(node: &Server) {
 /// The members of one etcd. Killed when dropped.
 pub struct Etcds {
     directory: Directory,
-    members: Vec<Member>,
+    sites: Vec<Site>,
+    children: Vec<Child>,
     options: Vec<String>,
 }
 
-struct Member {
-    client: u16,
-    peer: u16,
-    child: Child,
+/// Where a member runs.
+pub struct Site {
+    /// What starts it, with its options, if that is not the test itself.
+    pub wrapper: Vec<String>,
+    /// Where it listens for clients.
+    pub client: SocketAddr,
+    /// Where it listens for other members.
+    pub peer: SocketAddr,
+    /// The directory of its data, which need not be there.
+    pub data: PathBuf,
 }
 
 impl Etcds {
@@ -50,8 +57,25 @@ impl Etcds {
 
     /// The same with more options of etcd's.
     pub fn start_with(count: usize, options: &[&str]) -> Etcds {
+        Etcds::start_where(count, |_, site| site, options)
+    }
+
+    /// The same, each member where `site` says, which gets the number of the member and a site on this machine.
+    pub fn start_where(
+        count: usize,
+        site: impl Fn(usize, Site) -> Site,
+        options: &[&str],
+    ) -> Etcds {
         for _ in 0..20 {
-            if let Some(etcds) = Etcds::try_start(count, options) {
+            let directory = Directory::new();
+            let near = |number| Site {
+                wrapper: Vec::new(),
+                client: free_address(),
+                peer: free_address(),
+                data: directory.path().join(format!("m{number}")),
+            };
+            let sites = (0..count).map(|it| site(it, near(it))).collect();
+            if let Some(etcds) = Etcds::try_start(directory, sites, options) {
                 return etcds;
             }
         }
@@ -59,31 +83,22 @@ impl Etcds {
     }
 
     /// The same; `None` if somebody else has taken one of the ports.
-    fn try_start(count: usize, options: &[&str]) -> Option<Etcds> {
-        let directory = Directory::new();
-        let ports: Vec<(u16, u16)> = (0..count)
-            .map(|_| (free_address().port(), free_address().port()))
-            .collect();
-        let options: Vec<String> = options.iter().map(ToString::to_string).collect();
-        let start = |number| {
-            let child = spawn(&directory, &ports, number, &options);
-            let (client, peer) = ports[number];
-            Member {
-                client,
-                peer,
-                child,
-            }
-        };
-        let members = (0..count).map(start).collect();
+    fn try_start(directory: Directory, sites: Vec<Site>, options: &[&str]) -> Option<Etcds> {
+        let options = options.iter().map(ToString::to_string).collect();
         let mut etcds = Etcds {
             directory,
-            members,
+            sites,
+            children: Vec::new(),
             options,
         };
+        for number in 0..etcds.sites.len() {
+            let child = etcds.spawn(number);
+            etcds.children.push(child);
+        }
         let deadline = Instant::now() + Duration::from_secs(60);
-        while !(0..count).all(|it| etcds.is_healthy(it)) {
-            let mut members = etcds.members.iter_mut();
-            if members.any(|it| it.child.try_wait().unwrap().is_some()) {
+        while !(0..etcds.len()).all(|it| etcds.is_healthy(it)) {
+            let mut children = etcds.children.iter_mut();
+            if children.any(|it| it.try_wait().unwrap().is_some()) {
                 return None;
             }
             assert!(Instant::now() < deadline, "etcd does not come up");
@@ -94,11 +109,13 @@ impl Etcds {
 
     /// For `--cluster`.
     pub fn urls(&self) -> String {
-        let urls = self.members.iter();
-        let urls: Vec<String> = urls
-            .map(|it| format!("http://127.0.0.1:{}", it.client))
-            .collect();
+        let urls: Vec<String> = (0..self.len()).map(|it| self.url(it)).collect();
         urls.join(",")
+    }
+
+    /// For a node that talks to one member only.
+    pub fn url(&self, number: usize) -> String {
+        format!("http://{}", self.sites[number].client)
     }
 
     /// Starts a node on these etcds.
@@ -113,13 +130,13 @@ impl Etcds {
     }
 
     pub fn len(&self) -> usize {
-        self.members.len()
+        self.sites.len()
     }
 
     /// Which member leads.
     pub fn leader(&self) -> usize {
         wait_for("etcd to have a leader", || {
-            (0..self.members.len()).find(|it| {
+            (0..self.len()).find(|it| {
                 let status = self.post(*it, "/v3/maintenance/status", "{}");
                 status.is_some_and(|it| it["header"]["member_id"] == it["leader"])
             })
@@ -127,20 +144,19 @@ impl Etcds {
     }
 
     pub fn kill(&mut self, number: usize) {
-        let child = &mut self.members[number].child;
+        let child = &mut self.children[number];
         child.kill().unwrap();
         child.wait().unwrap();
     }
 
     /// Starts a member again that was killed.
     pub fn start_again(&mut self, number: usize) {
-        let ports: Vec<_> = self.members.iter().map(|it| (it.client, it.peer)).collect();
-        self.members[number].child = spawn(&self.directory, &ports, number, &self.options);
+        self.children[number] = self.spawn(number);
     }
 
     /// The port on which a member listens for clients.
     pub fn port(&self, number: usize) -> u16 {
-        self.members[number].client
+        self.sites[number].client.port()
     }
 
     /// Where this may leave files.
@@ -174,9 +190,9 @@ impl Etcds {
     /// Stops the only member, and starts it again with what was saved.
     pub fn restore(&mut self) {
         self.kill(0);
-        let data = self.directory.path().join("m0");
-        fs::remove_dir_all(&data).unwrap();
-        let peer = format!("http://127.0.0.1:{}", self.members[0].peer);
+        let Site { data, peer, .. } = &self.sites[0];
+        fs::remove_dir_all(data).unwrap();
+        let peer = format!("http://{peer}");
         let file = self.directory.path().join("backup");
         self.ctl(&[
             "snapshot",
@@ -195,15 +211,14 @@ impl Etcds {
     }
 
     pub fn signal(&self, number: usize, signal: &str) {
-        let pid = self.members[number].child.id().to_string();
+        let pid = self.children[number].id().to_string();
         let sent = Command::new("kill").args([signal, &pid]).status();
         assert!(sent.unwrap().success());
     }
 
     /// Asks a member; `None` if it does not answer.
     pub fn post(&self, number: usize, path: &str, body: &str) -> Option<Value> {
-        let address = (Ipv4Addr::LOCALHOST, self.members[number].client).into();
-        let mut client = Client::try_connect(address).ok()?;
+        let mut client = Client::try_connect(self.sites[number].client).ok()?;
         client.set_patience(Duration::from_secs(2));
         let head = format!(
             "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n{body}",
@@ -218,61 +233,66 @@ impl Etcds {
         let status = self.post(number, "/v3/kv/range", r#"{"key": "YQ=="}"#);
         status.is_some_and(|it| it["header"]["revision"].is_string())
     }
+
+    fn spawn(&self, number: usize) -> Child {
+        let url = |address| format!("http://{address}");
+        let all: Vec<String> = (0..)
+            .zip(&self.sites)
+            .map(|(it, site)| format!("m{it}={}", url(site.peer)))
+            .collect();
+        let Site {
+            wrapper,
+            client,
+            peer,
+            data,
+        } = &self.sites[number];
+        let log = self.directory.path().join(format!("m{number}.log"));
+        let log = File::options().create(true).append(true).open(log).unwrap();
+        // It ends with whoever has started it, also where that is killed.
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL"]).args(wrapper);
+        command.args(["etcd", "--name", &format!("m{number}"), "--data-dir"]);
+        command.arg(data);
+        command.args([
+            "--listen-client-urls",
+            &url(*client),
+            "--advertise-client-urls",
+            &url(*client),
+        ]);
+        command.args([
+            "--listen-peer-urls",
+            &url(*peer),
+            "--initial-advertise-peer-urls",
+            &url(*peer),
+        ]);
+        command.args([
+            "--initial-cluster",
+            &all.join(","),
+            "--snapshot-count",
+            "5000",
+        ]);
+        command.args([
+            "--heartbeat-interval",
+            "100",
+            "--election-timeout",
+            "1000",
+            "--log-level",
+            "error",
+        ]);
+        command
+            .args(&self.options)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log);
+        command.spawn().unwrap()
+    }
 }
 
 impl Drop for Etcds {
     fn drop(&mut self) {
-        for member in &mut self.members {
-            let _ = member.child.kill();
-            let _ = member.child.wait();
+        for child in &mut self.children {
+            let _ = child.kill();
+            let _ = child.wait();
         }
     }
-}
-
-fn spawn(directory: &Directory, ports: &[(u16, u16)], number: usize, options: &[String]) -> Child {
-    let url = |port| format!("http://127.0.0.1:{port}");
-    let all: Vec<String> = (0..)
-        .zip(ports)
-        .map(|(it, (_, peer))| format!("m{it}={}", url(*peer)))
-        .collect();
-    let (client, peer) = ports[number];
-    let log = directory.path().join(format!("m{number}.log"));
-    let log = File::options().create(true).append(true).open(log).unwrap();
-    // It ends with whoever has started it, also where that is killed.
-    let mut command = Command::new("setpriv");
-    command.args(["--pdeathsig", "KILL", "etcd"]);
-    command.args(["--name", &format!("m{number}"), "--data-dir"]);
-    command.arg(directory.path().join(format!("m{number}")));
-    command.args([
-        "--listen-client-urls",
-        &url(client),
-        "--advertise-client-urls",
-        &url(client),
-    ]);
-    command.args([
-        "--listen-peer-urls",
-        &url(peer),
-        "--initial-advertise-peer-urls",
-        &url(peer),
-    ]);
-    command.args([
-        "--initial-cluster",
-        &all.join(","),
-        "--snapshot-count",
-        "5000",
-    ]);
-    command.args([
-        "--heartbeat-interval",
-        "100",
-        "--election-timeout",
-        "1000",
-        "--log-level",
-        "error",
-    ]);
-    command
-        .args(options)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(log);
-    command.spawn().unwrap()
 }

@@ -12,6 +12,7 @@ mod fuzz_script;
 mod legal;
 mod lives;
 mod lossy_disk;
+mod network;
 mod nginx;
 mod openapi_requests;
 mod order;
@@ -30,7 +31,9 @@ mod access;
 mod browser;
 mod cluster;
 mod cluster_faults;
+mod cluster_partitions;
 mod cluster_recovery;
+mod cluster_slow_disk;
 #[cfg(feature = "tls")]
 mod cluster_tls;
 mod conditions;

@@ -1,8 +1,7 @@
 //! A disk that does not get done: those who wait for it are told so, and reads go on.
 
-use std::cell::Cell;
 use std::fs::{self, File};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::directory::Directory;
@@ -15,28 +14,14 @@ fn a_write_that_the_disk_does_not_end_is_answered_and_counts_if_it_ends() {
         return;
     }
     let directory = Directory::new();
-    let (image, mount) = (
-        directory.path().join("image"),
-        directory.path().join("disk"),
-    );
-    File::create(&image).unwrap().set_len(200 << 20).unwrap();
-    fs::create_dir(&mount).unwrap();
-    run(Command::new("mkfs.ext4").arg("-q").arg(&image));
-    run(Command::new("mount")
-        .args(["-o", "loop"])
-        .arg(&image)
-        .arg(&mount));
-    let disk = Disk {
-        mount: &mount,
-        frozen: Cell::new(false),
-    };
-    let data = mount.join("data");
+    let disk = Disk::new(&directory, "disk");
+    let data = disk.path().join("data");
     let mut server = Server::start(&["--working-dir", data.to_str().unwrap()]);
     server.put("/kv/before", "1").expect(200, "");
     let mut watcher = Watcher::open(&server, "");
     let before = watcher.ready();
 
-    disk.freeze();
+    let frozen = disk.freeze();
     // One that has reached the disk, and one behind it.
     let mut first = server.connect();
     first.write("PUT /kv/first HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\n1");
@@ -68,7 +53,7 @@ fn a_write_that_the_disk_does_not_end_is_answered_and_counts_if_it_ends() {
     assert_eq!(second.next().json()["key"], "before");
     assert_eq!(second.ready(), before);
 
-    disk.thaw();
+    drop(frozen);
     server.wait_for_log("the disk is writing again");
     wait_for("the first write", || {
         (server.get("/kv/first").status == 200).then_some(())
@@ -94,30 +79,49 @@ fn is_held(server: &Server) -> bool {
     states.any(|it| it.contains("(journal) D"))
 }
 
-/// A mounted file system. Whatever is frozen is let go, and unmounted, when this is dropped.
-struct Disk<'a> {
-    mount: &'a Path,
-    frozen: Cell<bool>,
+/// A mounted file system, unmounted when this is dropped.
+pub struct Disk {
+    mount: PathBuf,
 }
 
-impl Disk<'_> {
-    fn freeze(&self) {
-        run(Command::new("fsfreeze").arg("--freeze").arg(self.mount));
-        self.frozen.set(true);
+/// A file system that ends no write. It goes on when this is dropped.
+pub struct Frozen<'a>(&'a Disk);
+
+impl Disk {
+    pub fn new(directory: &Directory, name: &str) -> Disk {
+        let image = directory.path().join(format!("{name}.image"));
+        File::create(&image).unwrap().set_len(300 << 20).unwrap();
+        let mount = directory.path().join(name);
+        fs::create_dir(&mount).unwrap();
+        run(Command::new("mkfs.ext4").arg("-q").arg(&image));
+        run(Command::new("mount")
+            .args(["-o", "loop"])
+            .arg(&image)
+            .arg(&mount));
+        Disk { mount }
     }
 
-    fn thaw(&self) {
-        self.frozen.set(false);
-        run(Command::new("fsfreeze").arg("--unfreeze").arg(self.mount));
+    pub fn path(&self) -> &Path {
+        &self.mount
+    }
+
+    /// From now on it ends no write. What waits for it cannot be killed, so let it go on before.
+    pub fn freeze(&self) -> Frozen<'_> {
+        run(Command::new("fsfreeze").arg("--freeze").arg(&self.mount));
+        Frozen(self)
     }
 }
 
-impl Drop for Disk<'_> {
+impl Drop for Frozen<'_> {
     fn drop(&mut self) {
-        if self.frozen.get() {
-            self.thaw();
-        }
-        let _ = Command::new("umount").arg("-l").arg(self.mount).status();
+        let mut thaw = Command::new("fsfreeze");
+        run(thaw.arg("--unfreeze").arg(&self.0.mount));
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.mount).status();
     }
 }
 
