@@ -97,17 +97,17 @@ fn write_until_killed(
     enough: u64,
     seed: u64,
 ) -> Vec<Writer> {
-    let address = server.address;
+    // Before a fast writer alone has had enough answers.
+    let clients: Vec<Client> = writers.iter().map(|_| server.connect()).collect();
     let (answers, killed) = (AtomicU64::new(0), AtomicBool::new(false));
     // Whoever clears everything waits until nobody else has asked for something.
     let clearing = RwLock::new(());
     let writers: Vec<Mutex<Writer>> = writers.into_iter().map(Mutex::new).collect();
     thread::scope(|scope| {
-        for (n, writer) in writers.iter().enumerate() {
+        for ((n, writer), mut client) in writers.iter().enumerate().zip(clients) {
             let (answers, killed, clearing) = (&answers, &killed, &clearing);
             let all = &writers;
             scope.spawn(move || {
-                let mut client = Client::connect(address);
                 let mut random = Random(seed ^ (n as u64 + 1) << 32);
                 while !killed.load(Ordering::Acquire) {
                     let answered = if n == 0 && random.below(40) == 0 {
