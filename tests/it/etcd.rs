@@ -18,6 +18,7 @@ use crate::programs;
 /// Whether etcd is there; says so if not.
 pub fn has_etcd() -> bool {
     programs::has("etcd", "etcd-server", "a cluster")
+        && programs::has("etcdctl", "etcd-client", "a cluster")
 }
 
 /// Whether a node does what one of them has to do, such as snapshots.
