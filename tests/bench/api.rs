@@ -56,6 +56,37 @@ impl Api {
                 let body: String = ["MSET"].into_iter().chain(words).collect();
                 Some(request("POST", "/", headers, &body))
             }
+            Api::Etcd => Some(put_in_one_txn(items, headers)),
+            Api::Constant => None,
+        }
+    }
+
+    /// A request for the values of many keys; none where there is no such thing, or it is not compared.
+    pub fn get_many(self, keys: &[String], headers: &str) -> Option<Vec<u8>> {
+        self.of_many(keys, headers, ["get", "MGET"])
+    }
+
+    /// A request to delete many keys.
+    pub fn delete_many(self, keys: &[String], headers: &str) -> Option<Vec<u8>> {
+        self.of_many(keys, headers, ["delete", "DEL"])
+    }
+
+    fn of_many(
+        self,
+        keys: &[String],
+        headers: &str,
+        [path, command]: [&str; 2],
+    ) -> Option<Vec<u8>> {
+        match self {
+            Api::Plain | Api::Json => {
+                let body = json!({"keys": keys}).to_string();
+                let path = format!("/api/v1/kv/bulk/{path}");
+                Some(request("POST", &path, headers, &body))
+            }
+            Api::Webdis => {
+                let body = format!("{command}/{}", keys.join("/"));
+                Some(request("POST", "/", headers, &body))
+            }
             Api::Constant | Api::Etcd => None,
         }
     }
@@ -125,6 +156,21 @@ pub fn put_many_for(items: &[(String, String)], ttl: Option<u64>, headers: &str)
     let operations: Vec<Value> = items.iter().map(operation).collect();
     let body = json!({"operations": operations}).to_string();
     request("POST", "/api/v1/kv/bulk", headers, &body)
+}
+
+/// etcd's request to put many keys in one step. It takes 128 operations in one transaction, and transactions as operations.
+fn put_in_one_txn(items: &[(String, String)], headers: &str) -> Vec<u8> {
+    let put = |(key, value): &(String, String)| {
+        let [key, value] = [key, value].map(|text| BASE64_STANDARD.encode(text));
+        json!({"request_put": {"key": key, "value": value}})
+    };
+    let part = |items: &[(String, String)]| {
+        let puts: Vec<Value> = items.iter().map(put).collect();
+        json!({"request_txn": {"success": puts}})
+    };
+    let parts: Vec<Value> = items.chunks(100).map(part).collect();
+    let body = json!({"success": parts}).to_string();
+    request("POST", "/v3/kv/txn", headers, &body)
 }
 
 /// A request. Headers bring their line ends.

@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 
+use crate::many;
 use crate::memory;
 use crate::pauses;
 use crate::peers::Peer;
@@ -11,7 +12,7 @@ use crate::results::Results;
 use crate::watch;
 
 /// The longest time in milliseconds that others may be made to wait for.
-const LONGEST_PAUSE: f64 = 20.0;
+const LONGEST_PAUSE: f64 = 10.0;
 
 /// One thing to reach.
 #[derive(Serialize)]
@@ -71,114 +72,130 @@ impl fmt::Display for Bar {
 
 /// All of them.
 pub fn all(results: &Results) -> Vec<Bar> {
-    let [threadkv, sync, nginx, redis, redis_sync] = [
-        Peer::Threadkv,
-        Peer::ThreadkvSync,
-        Peer::Nginx,
-        Peer::Redis,
-        Peer::RedisSync,
-    ]
-    .map(Peer::name);
-    let rate = |load: &str, server| results.speed(load, server)?.median(|it| it.rate);
+    let mut bars = in_memory(results);
+    bars.extend(on_disk(results));
+    bars.extend(at_rest(results));
+    bars.extend(of_pauses(results));
+    bars.extend(of_watching(results));
+    bars.extend(of_cluster(results));
+    bars
+}
+
+/// Requests a second by another server's, and p99 by its.
+fn in_memory(results: &Results) -> Vec<Bar> {
+    let [threadkv, bare, redis, etcd] =
+        [Peer::Threadkv, Peer::Bare, Peer::Redis, Peer::Etcd].map(Peer::name);
+    let rates = |load: &str, other| results.speed_ratio(load, [threadkv, other], |it| it.rate);
+    let p99s = |load: &str, other| results.speed_ratio(load, [threadkv, other], |it| it.p99);
     let mut bars = Vec::new();
-    for connections in [64, 256] {
-        let load = format!("get-{connections}");
-        let what = |of: &str| format!("GET at {connections} connections, {of}");
-        let by_nginx = results.speed_ratio(&load, [threadkv, nginx], |it| it.rate);
-        let by_redis = results.speed_ratio(&load, [threadkv, redis], |it| it.rate);
-        let by_nginx_p99 = results.speed_ratio(&load, [threadkv, nginx], |it| it.p99);
-        bars.push(Bar::at_least(0.7, what("req/s by nginx's"), by_nginx));
-        bars.push(Bar::at_least(
-            1.4,
-            what("req/s by Redis/webdis's"),
-            by_redis,
-        ));
-        bars.push(Bar::at_most(1.0, what("p99 by nginx's"), by_nginx_p99));
+    for (verb, by_redis) in [("get", [1.4, 1.2, 1.0]), ("put", [1.2, 1.1, 1.0])] {
+        for connections in [16, 64, 256, 1000] {
+            let load = format!("{verb}-{connections}");
+            let what = format!("{load}: req/s by bare tiny_http's");
+            bars.push(Bar::at_least(0.95, what, rates(&load, bare)));
+            let what = format!("{load}: p99 by bare tiny_http's");
+            bars.push(Bar::at_most(1.3, what, p99s(&load, bare)));
+            let what = format!("{load}: p99 by Redis/webdis's");
+            bars.push(Bar::at_most(1.0, what, p99s(&load, redis)));
+        }
+        for (connections, limit) in [64, 256, 1000].into_iter().zip(by_redis) {
+            let load = format!("{verb}-{connections}");
+            let what = format!("{load}: req/s by Redis/webdis's");
+            bars.push(Bar::at_least(limit, what, rates(&load, redis)));
+        }
+        let load = format!("{verb}-64");
+        let what = format!("{load}: req/s by etcd's");
+        bars.push(Bar::at_least(5.0, what, rates(&load, etcd)));
     }
-    let by_nginx = results.speed_ratio("get-1", [threadkv, nginx], |it| it.p50);
-    bars.push(Bar::at_most(
-        1.5,
-        "GET at one connection, p50 by nginx's",
-        by_nginx,
-    ));
-    let by_get = ratio(rate("put-64", threadkv), rate("get-64", threadkv));
-    let what = "PUT in memory at 64 connections, req/s by GET's";
-    bars.push(Bar::at_least(0.85, what, by_get));
-    let by_memory = results.speed_ratio("durable-put-64", [sync, threadkv], |it| it.rate);
-    let what = "durable PUT at 64 connections, req/s by that in memory";
-    bars.push(Bar::at_least(0.7, what, by_memory));
-    let by_redis = results.speed_ratio("durable-put-64", [sync, redis_sync], |it| it.rate);
-    let what = "durable PUT at 64 connections, req/s by Redis always/webdis's";
-    bars.push(Bar::at_least(1.5, what, by_redis));
+    let what = "bulk-16: puts of 500 keys, req/s by Redis/webdis's";
+    bars.push(Bar::at_least(1.5, what, rates("bulk-16", redis)));
+    bars
+}
+
+fn on_disk(results: &Results) -> Vec<Bar> {
+    let [sync, redis] = [Peer::ThreadkvSync, Peer::RedisSync].map(Peer::name);
+    let bar = |(connections, limit)| {
+        let load = format!("durable-put-{connections}");
+        let figure = results.speed_ratio(&load, [sync, redis], |it| it.rate);
+        Bar::at_least(
+            limit,
+            format!("{load}: req/s by Redis always/webdis's"),
+            figure,
+        )
+    };
+    [(64, 1.4), (256, 1.2)].map(bar).into()
+}
+
+fn at_rest(results: &Results) -> Vec<Bar> {
+    let [threadkv, redis] = [Peer::Threadkv, Peer::Redis].map(Peer::name);
     let resident = |server| results.figure(memory::KEYS, server, memory::WITH_KEYS);
     let by_redis = ratio(resident(threadkv), resident(redis));
-    bars.push(Bar::at_most(
-        1.0,
-        "memory at a million keys by Redis's",
-        by_redis,
-    ));
-    for server in [threadkv, sync] {
+    let connection = results.figure(memory::IDLE, threadkv, memory::A_CONNECTION);
+    vec![
+        Bar::at_most(0.95, "memory of a million keys by Redis's", by_redis),
+        Bar::at_most(14.0, "memory of an idle connection in kB", connection),
+    ]
+}
+
+fn of_pauses(results: &Results) -> Vec<Bar> {
+    let mut bars = Vec::new();
+    for peer in [Peer::Threadkv, Peer::ThreadkvSync] {
+        let server = peer.name();
         for phase in pauses::BOUNDED {
-            for name in pauses::bounded_figures(server == sync) {
+            for name in pauses::bounded_figures(peer == Peer::ThreadkvSync) {
                 let what = format!("{server}: {phase}, {name} in ms");
                 let figure = results.figure(phase, server, name);
                 bars.push(Bar::at_most(LONGEST_PAUSE, what, figure));
             }
         }
+        let what = format!("{server}: ten million keys have expired and are gone after s");
+        let figure = results.figure(pauses::EXPIRY, server, pauses::GONE);
+        bars.push(Bar::at_most(15.0, what, figure));
     }
-    let figure = |load, name| results.figure(load, threadkv, name);
-    for (limit, name) in [(1.0, watch::P50), (10.0, watch::P99)] {
-        let what = format!("one of a thousand watchers, {name} in ms");
-        bars.push(Bar::at_most(limit, what, figure(watch::LATENCY, name)));
-    }
-    for (limit, name) in [(0.0, watch::MISSING), (0.7, watch::KEPT)] {
-        let what = format!("a thousand watchers of one key, {name}");
-        let figure = figure(watch::FANOUT, name);
-        bars.push(match name {
-            watch::KEPT => Bar::at_least(limit, what, figure),
-            _ => Bar::at_most(limit, what, figure),
-        });
-    }
-    bars.extend(of_cluster(results));
     bars
+}
+
+fn of_watching(results: &Results) -> Vec<Bar> {
+    let figure = |load, name| results.figure(load, Peer::Threadkv.name(), name);
+    let [p50, p99] = [watch::P50, watch::P99].map(|name| figure(watch::LATENCY, name));
+    let [missing, kept] = [watch::MISSING, watch::KEPT].map(|name| figure(watch::FANOUT, name));
+    vec![
+        Bar::at_most(1.0, "watch-latency: p50 in ms", p50),
+        Bar::at_most(10.0, "watch-latency: p99 in ms", p99),
+        Bar::at_most(0.0, "watch-1000: events missing", missing),
+        Bar::at_least(0.7, "watch-1000: GETs by those without watchers", kept),
+    ]
 }
 
 /// Those of several nodes.
 fn of_cluster(results: &Results) -> Vec<Bar> {
     let [cluster, etcd, sync] =
         [Peer::Cluster, Peer::EtcdThree, Peer::ThreadkvSync].map(Peer::name);
-    let rates = |load, servers| results.speed_ratio(load, servers, |it| it.rate);
+    let rate = |limit, load: &str, other, whose| {
+        let figure = results.speed_ratio(load, [cluster, other], |it| it.rate);
+        Bar::at_least(limit, format!("{load}: req/s by {whose}"), figure)
+    };
     let latency = results.speed_ratio("cluster-put-1", [cluster, etcd], |it| it.p50);
+    let figure = |load, name| results.figure(load, cluster, name);
+    let [ready, clear] = [many::READY, many::CLEAR].map(|name| figure(many::NAME, name));
     vec![
-        Bar::at_least(
-            2.2,
-            "cluster, PUT at 64 connections, req/s by etcd's",
-            rates("cluster-put-64", [cluster, etcd]),
-        ),
-        Bar::at_least(
-            3.0,
-            "cluster, PUT at 256 connections, req/s by etcd's",
-            rates("cluster-put-256", [cluster, etcd]),
-        ),
-        Bar::at_least(
-            0.4,
-            "cluster, PUT at 64 connections, req/s by one node's, durable",
-            rates("cluster-put-64", [cluster, sync]),
-        ),
-        Bar::at_least(
-            2.5,
-            "cluster, GET at 64 connections, req/s by etcd's",
-            rates("cluster-get-64", [cluster, etcd]),
-        ),
-        Bar::at_least(
-            0.45,
-            "cluster, GET at 64 connections, req/s by one node's",
-            rates("cluster-get-64", [cluster, sync]),
-        ),
+        rate(2.2, "cluster-put-64", etcd, "etcd's"),
+        rate(3.0, "cluster-put-256", etcd, "etcd's"),
+        rate(0.4, "cluster-put-64", sync, "one durable node's"),
+        rate(2.5, "cluster-get-64", etcd, "etcd's"),
+        rate(0.45, "cluster-get-64", sync, "one node's"),
+        Bar::at_most(1.6, "cluster-put-1: p50 by etcd's", latency),
+        rate(2.5, "cluster-bulk-16", etcd, "etcd's"),
         Bar::at_most(
-            1.6,
-            "cluster, PUT at one connection, p50 by etcd's",
-            latency,
+            30.0,
+            "cluster-watch: p99 in ms",
+            figure(watch::ELSEWHERE, watch::P99),
+        ),
+        Bar::at_most(5.0, "cluster-million: a node is ready after s", ready),
+        Bar::at_most(
+            50.0,
+            "cluster-million: longest write beside clear in ms",
+            clear,
         ),
     ]
 }

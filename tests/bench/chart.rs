@@ -85,8 +85,8 @@ fn panels(results: &Results) -> Vec<Panel> {
     };
     let rate: fn(&Sample) -> f64 = |sample| sample.rate / 1e3;
     let p99: fn(&Sample) -> f64 = |sample| sample.p99;
-    let in_memory = [Peer::Threadkv, Peer::Nginx, Peer::Redis];
-    let synced = [Peer::ThreadkvSync, Peer::RedisSync, Peer::Etcd];
+    let in_memory = &[Peer::Threadkv, Peer::Bare, Peer::Nginx, Peer::Redis][..];
+    let synced = &[Peer::ThreadkvSync, Peer::RedisSync, Peer::Etcd];
     let mut panels = Vec::new();
     for (name, connections, servers, titles) in [
         (
@@ -119,8 +119,8 @@ fn panels(results: &Results) -> Vec<Panel> {
     ] {
         let rows = by_connections(name, connections);
         let [rates, times] = titles;
-        panels.push(Panel::of_loads(rates, results, &rows, &servers, rate));
-        panels.push(Panel::of_loads(times, results, &rows, &servers, p99).logarithmic());
+        panels.push(Panel::of_loads(rates, results, &rows, servers, rate));
+        panels.push(Panel::of_loads(times, results, &rows, servers, p99).logarithmic());
     }
     let others = [
         ("mix", "mix-64"),
@@ -139,7 +139,7 @@ fn panels(results: &Results) -> Vec<Panel> {
 }
 
 fn memory(results: &Results) -> Panel {
-    let servers = [Peer::Threadkv, Peer::Nginx, Peer::Redis];
+    let servers = [Peer::Threadkv, Peer::Bare, Peer::Nginx, Peer::Redis];
     let row = |label: &str, load, name| {
         let figure = |server: &Peer| results.figure(load, server.name(), name);
         let range = |figure| Range([figure; 3]);
@@ -245,5 +245,6 @@ fn colour(server: Peer) -> &'static str {
         Peer::Nginx => "#999999",
         Peer::Redis | Peer::RedisSync => "#d55e00",
         Peer::Etcd | Peer::EtcdThree => "#009e73",
+        Peer::Bare => "#f0e442",
     }
 }

@@ -88,7 +88,7 @@ impl Child {
         Err(format!("{} ended ({status}): {}", self.name, self.output()))
     }
 
-    pub fn signal(&self, signal: Signal) {
+    fn signal(&self, signal: Signal) {
         // Fails only for one that has ended, which whoever talks to it next will notice.
         let _ = kill_process(Pid::from_child(&self.process), signal);
     }

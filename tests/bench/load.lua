@@ -26,7 +26,7 @@ function done(summary, latency)
    local errors = summary.errors
    io.write(string.format(
       '\n{"requests":%d,"duration":%d,"connect":%d,"read":%d,"write":%d,"status":%d,"timeout":%d,'
-         .. '"p50":%d,"p99":%d,"max":%d}\n',
+         .. '"p50":%d,"p99":%d,"p999":%d,"max":%d}\n',
       summary.requests, summary.duration, errors.connect, errors.read, errors.write, errors.status, errors.timeout,
-      latency:percentile(50), latency:percentile(99), latency.max))
+      latency:percentile(50), latency:percentile(99), latency:percentile(99.9), latency.max))
 end

@@ -21,6 +21,9 @@ pub const CONNECTIONS: [u32; 5] = [1, 16, 64, 256, 1000];
 pub const DURABLE_CONNECTIONS: [u32; 3] = [1, 64, 256];
 pub const CLUSTER_CONNECTIONS: [u32; 3] = [1, 64, 256];
 
+/// GETs in one write to the connection, where they are pipelined.
+const PIPELINED: usize = 16;
+
 /// What requests do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Work {
@@ -28,7 +31,15 @@ pub enum Work {
     Put,
     /// Nine GETs for each PUT.
     Mix,
+    /// Puts of many keys.
     Bulk,
+    BulkGet,
+    /// A bulk put and a bulk delete of the same keys in turn.
+    BulkDelete,
+    /// GETs, each over a connection of its own.
+    NewConnections,
+    /// Several GETs, and then their answers.
+    Pipelined,
 }
 
 /// A server under a load.
@@ -89,13 +100,13 @@ impl Load {
 
     /// Whether keys have to be there before.
     pub fn needs_keys(&self) -> bool {
-        matches!(self.work, Work::Get | Work::Mix)
+        !matches!(self.work, Work::Put | Work::Bulk | Work::BulkDelete)
     }
 
     /// The requests to a server, in the order in which they are sent, over and over.
     pub fn requests(&self, api: Api, server: &Running) -> impl Iterator<Item = Vec<u8>> {
         let count = match self.work {
-            Work::Bulk => BULK_REQUESTS,
+            Work::Bulk | Work::BulkGet | Work::BulkDelete => BULK_REQUESTS,
             _ => self.keys.min(MOST_REQUESTS),
         };
         let tokens = server.headers.iter().cycle();
@@ -103,15 +114,28 @@ impl Load {
             let index = scatter(number, self.keys);
             let key = api::key(index);
             let put = || api.put(&key, &api::value(index, self.value_bytes), headers);
-            match self.work {
-                Work::Put => put(),
-                Work::Mix if number % 10 == 0 => put(),
-                Work::Get | Work::Mix => api.get(&key, headers),
-                Work::Bulk => {
-                    let items = api::items(number * BULK..(number + 1) * BULK, self.value_bytes);
-                    api.put_many(&items, headers).unwrap_or_default()
+            let get = || api.get(&key, headers);
+            let many = |part: u32| api::items(part * BULK..(part + 1) * BULK, self.value_bytes);
+            let names = |part| {
+                many(part)
+                    .into_iter()
+                    .map(|(key, _)| key)
+                    .collect::<Vec<_>>()
+            };
+            let of_many = match self.work {
+                Work::Put => return put(),
+                Work::Mix if number % 10 == 0 => return put(),
+                Work::Get | Work::Mix => return get(),
+                Work::NewConnections => {
+                    return api.get(&key, &format!("{headers}Connection: close\r\n"));
                 }
-            }
+                Work::Pipelined => return get().repeat(PIPELINED),
+                Work::BulkGet => api.get_many(&names(number), headers),
+                Work::BulkDelete if number % 2 == 1 => api.delete_many(&names(number / 2), headers),
+                Work::BulkDelete => api.put_many(&many(number / 2), headers),
+                Work::Bulk => api.put_many(&many(number), headers),
+            };
+            of_many.unwrap_or_default()
         })
     }
 }
@@ -125,14 +149,15 @@ fn scatter(number: u32, keys: u32) -> u32 {
 /// All loads that are measured with wrk.
 pub fn all() -> Vec<Load> {
     use Peer::{
-        Cluster, Etcd, EtcdThree, Nginx, Redis, RedisSync, Threadkv, ThreadkvSync, ThreadkvTokens,
+        Bare, Cluster, Etcd, EtcdThree, Nginx, Redis, RedisSync, Threadkv, ThreadkvSync,
+        ThreadkvTokens,
     };
     let mut loads = Vec::new();
     for (name, work) in [("get", Work::Get), ("put", Work::Put)] {
         for connections in CONNECTIONS {
             let peers = match connections {
-                64 => &[Threadkv, Nginx, Redis, Etcd][..],
-                _ => &[Threadkv, Nginx, Redis],
+                64 => &[Threadkv, Bare, Nginx, Redis, Etcd][..],
+                _ => &[Threadkv, Bare, Nginx, Redis],
             };
             loads.push(Load::new(name, work, connections, peers));
         }
@@ -147,6 +172,10 @@ pub fn all() -> Vec<Load> {
             loads.push(Load::new(name, work, connections, &clusters));
         }
     }
+    loads.push(Load::new("cluster-bulk", Work::Bulk, 16, &clusters[..2]));
+    let all = [Threadkv, Bare, Nginx, Redis];
+    loads.push(Load::new("new-connections", Work::NewConnections, 64, &all));
+    loads.push(Load::new("pipelined", Work::Pipelined, 64, &all));
     let both = [Threadkv, Redis];
     loads.push(Load::new("mix", Work::Mix, 64, &both).keys(1_000_000));
     for (name, value_bytes, keys, connections) in
@@ -157,7 +186,13 @@ pub fn all() -> Vec<Load> {
             loads.push(load.keys(keys).value_bytes(value_bytes));
         }
     }
-    loads.push(Load::new("bulk", Work::Bulk, 16, &both));
+    for (name, work) in [
+        ("bulk", Work::Bulk),
+        ("bulk-get", Work::BulkGet),
+        ("bulk-delete", Work::BulkDelete),
+    ] {
+        loads.push(Load::new(name, work, 16, &both).keys(BULK * BULK_REQUESTS));
+    }
     loads.push(Load::new("json-get", Work::Get, 64, &[Threadkv]).and_json());
     loads.push(Load::new("json-put", Work::Put, 64, &[Threadkv]).and_json());
     loads.push(Load::new(

@@ -1,7 +1,7 @@
 //! Compares threadkv with its peers: the same loads on each of them, in alternation, in several rounds.
 //!
 //! `loads.rs` says what is asked of whom, `peers.rs` how the servers are set up, and `speed.rs` measures, with wrk;
-//! `memory.rs`, `start.rs`, `watch.rs` and `pauses.rs` look at the rest. What they find is kept in `results.rs`, and `bars.rs`,
+//! `memory.rs`, `start.rs`, `watch.rs`, `many.rs` and `pauses.rs` look at the rest. What they find is kept in `results.rs`, and `bars.rs`,
 //! `table.rs` and `chart.rs` show it. The README beside them has the reasons.
 
 #![expect(
@@ -11,6 +11,7 @@
 )]
 
 mod api;
+mod bare;
 mod bars;
 mod chart;
 mod child;
@@ -20,6 +21,7 @@ mod directory;
 mod interrupt;
 mod loads;
 mod machine;
+mod many;
 mod memory;
 mod options;
 mod pauses;
@@ -49,12 +51,14 @@ use crate::results::{Figures, Results};
 
 /// What is measured otherwise than by wrk.
 type Other = fn(&Options) -> Result<Vec<Figures>, String>;
-const OTHERS: [(&str, Other); 6] = [
+const OTHERS: [(&str, Other); 8] = [
     (memory::KEYS, memory::of_keys),
     (memory::IDLE, memory::of_idle_connections),
     (start::NAME, start::measure),
     (watch::LATENCY, watch::latency),
     (watch::FANOUT, watch::fanout),
+    (watch::ELSEWHERE, watch::elsewhere),
+    (many::NAME, many::measure),
     (pauses::NAME, pauses::measure),
 ];
 
@@ -68,7 +72,11 @@ fn main() -> ExitCode {
         }
         return ExitCode::SUCCESS;
     }
-    match args.check().and_then(|options| compare(&options)) {
+    let done = match args.bare {
+        Some(port) => bare::serve(port),
+        None => args.check().and_then(|options| compare(&options)),
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             progress::clear();
@@ -78,7 +86,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Runs everything that is wanted. What fails does not keep the rest from being run, but is an error in the end.
+/// Runs everything that is wanted. What fails does not keep the rest from being run; that threadkv has failed is an error in the end.
 fn compare(options: &Options) -> Result<(), String> {
     let mut loads = loads::all();
     loads.retain(|load| options.wants(&load.name));

@@ -16,6 +16,7 @@ pub const IDLE: &str = "memory-idle";
 pub const WITH_KEYS: &str = "with a million keys";
 /// Of [`IDLE`].
 pub const WITH_CONNECTIONS: &str = "with 5,000 connections";
+pub const A_CONNECTION: &str = "a connection";
 
 const MILLION: u32 = 1_000_000;
 const CONNECTIONS: u32 = 5_000;
@@ -49,7 +50,7 @@ pub fn of_keys(options: &Options) -> Result<Vec<Figures>, String> {
 
 /// Resident memory with thousands of connections, each of which has had one request.
 pub fn of_idle_connections(options: &Options) -> Result<Vec<Figures>, String> {
-    let peers = [Peer::Threadkv, Peer::Nginx, Peer::Redis];
+    let peers = [Peer::Threadkv, Peer::Bare, Peer::Nginx, Peer::Redis];
     Figures::of_each(IDLE, &peers, |peer| {
         let directory = Directory::new(&options.work_directory)?;
         let server = peer.start(directory.path())?;
@@ -62,7 +63,7 @@ pub fn of_idle_connections(options: &Options) -> Result<Vec<Figures>, String> {
         Ok(vec![
             Figure::once("without connections", "MB", empty as f64 / 1e6),
             Figure::once(WITH_CONNECTIONS, "MB", full as f64 / 1e6),
-            Figure::once("a connection", "kB", a_connection / 1e3),
+            Figure::once(A_CONNECTION, "kB", a_connection / 1e3),
             Figure::once("threads", "", threads? as f64),
         ])
     })

@@ -40,6 +40,10 @@ pub struct Args {
     #[argh(switch)]
     pub list: bool,
 
+    /// be the bare tiny_http that is compared, on this port
+    #[argh(option, hidden_help)]
+    pub bare: Option<u16>,
+
     /// what cargo gives to every benchmark
     #[argh(switch, hidden_help)]
     #[expect(dead_code, reason = "there is nothing else to run")]

@@ -1,5 +1,6 @@
 //! How long others have to wait while something large is done: clients that GET and PUT one key each, all the time.
 
+use std::cell::Cell;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -25,10 +26,13 @@ const LOADING: &str = "pauses-loading";
 const PAGE: &str = "pauses-page";
 const LISTING: &str = "pauses-listing";
 const CLEAR: &str = "pauses-clear";
-const EXPIRY: &str = "pauses-expiry";
+pub const EXPIRY: &str = "pauses-expiry";
 
 /// What must not make others wait for long.
 pub const BOUNDED: [&str; 2] = [CLEAR, EXPIRY];
+
+/// A figure of [`EXPIRY`]: from the end of the last key's time to live.
+pub const GONE: &str = "gone after";
 
 const GET: &str = "GET worst";
 const PUT: &str = "PUT worst";
@@ -56,6 +60,7 @@ pub fn measure(options: &Options) -> Result<Vec<Figures>, String> {
             all.push(Figures {
                 load: NAME,
                 server: peer.name(),
+                ours: true,
                 figures: Vec::new(),
                 error: Some(error),
             });
@@ -74,6 +79,7 @@ fn measure_one(peer: Peer, options: &Options, all: &mut Vec<Figures>) -> Result<
         all.push(Figures {
             load: phase,
             server: peer.name(),
+            ours: true,
             figures,
             error: None,
         });
@@ -98,11 +104,17 @@ fn measure_one(peer: Peer, options: &Options, all: &mut Vec<Figures>) -> Result<
     load(server, keys, Some(deadline))?;
     let early = deadline.checked_duration_since(Instant::now() + Duration::from_secs(3));
     thread::sleep(early.ok_or("loading took so long that keys have expired")?);
+    let gone = Cell::new(Duration::ZERO);
     probe(EXPIRY, &|| {
         wait_for_expiry(server)?;
+        gone.set(deadline.elapsed());
         thread::sleep(AFTERMATH);
         Ok(())
     })?;
+    let figure = Figure::once(GONE, "s", gone.get().as_secs_f64());
+    if let Some(expiry) = all.last_mut() {
+        expiry.figures.push(figure);
+    }
     Ok(())
 }
 
@@ -182,7 +194,7 @@ fn probe(
 }
 
 /// Sends a request again and again until it is done. Returns the response times, at least one, in milliseconds.
-fn ask(address: SocketAddr, request: &[u8], done: &AtomicBool) -> io::Result<Vec<f64>> {
+pub fn ask(address: SocketAddr, request: &[u8], done: &AtomicBool) -> io::Result<Vec<f64>> {
     let mut client = Client::connect(address)?;
     let mut times = Vec::new();
     loop {

@@ -1,9 +1,9 @@
 //! threadkv and its peers: how each is set up and started. The reasons for the settings are in the README.
 
-use std::fs;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::{env, fs};
 
 use serde_json::json;
 
@@ -24,7 +24,9 @@ pub enum Peer {
     ThreadkvSync,
     /// With tokens, and a rate limit that nothing reaches.
     ThreadkvTokens,
-    /// Answers everything with the value of the first key.
+    /// tiny_http alone. Answers everything with the value of the first key.
+    Bare,
+    /// The same in nginx.
     Nginx,
     Redis,
     /// With an append-only file; every write is synced.
@@ -42,6 +44,7 @@ impl Peer {
             Peer::Threadkv => "threadkv",
             Peer::ThreadkvSync => "threadkv --working-dir",
             Peer::ThreadkvTokens => "threadkv --auth --rate-limit",
+            Peer::Bare => "tiny_http, bare",
             Peer::Nginx => "nginx, return 200",
             Peer::Redis => "Redis/webdis",
             Peer::RedisSync => "Redis always/webdis",
@@ -51,13 +54,21 @@ impl Peer {
         }
     }
 
+    /// Whether it is threadkv, and not what it is compared with.
+    pub fn is_ours(self) -> bool {
+        matches!(
+            self,
+            Peer::Threadkv | Peer::ThreadkvSync | Peer::ThreadkvTokens | Peer::Cluster
+        )
+    }
+
     /// How it is talked to, unless a load says otherwise.
     pub fn api(self) -> Api {
         match self {
             Peer::Threadkv | Peer::ThreadkvSync | Peer::ThreadkvTokens | Peer::Cluster => {
                 Api::Plain
             }
-            Peer::Nginx => Api::Constant,
+            Peer::Bare | Peer::Nginx => Api::Constant,
             Peer::Redis | Peer::RedisSync => Api::Webdis,
             Peer::Etcd | Peer::EtcdThree => Api::Etcd,
         }
@@ -66,7 +77,7 @@ impl Peer {
     /// The programs it takes, with Debian's packages of them.
     pub fn programs(self) -> &'static [(&'static str, &'static str)] {
         match self {
-            Peer::Threadkv | Peer::ThreadkvSync | Peer::ThreadkvTokens => &[],
+            Peer::Threadkv | Peer::ThreadkvSync | Peer::ThreadkvTokens | Peer::Bare => &[],
             Peer::Nginx => &[("nginx", "nginx-light")],
             Peer::Redis | Peer::RedisSync => {
                 &[("redis-server", "redis-server"), ("webdis", "webdis")]
@@ -104,6 +115,7 @@ impl Peer {
                 running.headers = tokens?.iter().map(header).collect();
                 Ok(running)
             }
+            Peer::Bare => bare(directory),
             Peer::Nginx => nginx(directory),
             Peer::Redis => redis(self, directory, &["--appendonly", "no"]),
             Peer::RedisSync => {
@@ -135,6 +147,15 @@ fn token(directory: &Path, number: usize) -> Result<String, String> {
     command.args(["token", "create", "--file", "tokens"]);
     command.args(["--name", &format!("token-{number}")]);
     Child::spawn("token", command, directory)?.finish()
+}
+
+fn bare(directory: &Path) -> Result<Running, String> {
+    let address = free_address()?;
+    let program = env::current_exe().map_err(|error| error.to_string())?;
+    let mut command = Command::new(program);
+    command.args(["--bare", &address.port().to_string()]);
+    let server = Child::spawn("bare", command, directory)?;
+    Ok(Running::new(Peer::Bare, address, server))
 }
 
 fn nginx(directory: &Path) -> Result<Running, String> {

@@ -22,6 +22,8 @@ pub struct Results {
 pub struct Speed {
     pub load: String,
     pub server: &'static str,
+    /// Whether it is threadkv's.
+    pub ours: bool,
     pub samples: Vec<Sample>,
     /// Why there are no more of them.
     pub error: Option<String>,
@@ -52,6 +54,8 @@ impl Speed {
 pub struct Figures {
     pub load: &'static str,
     pub server: &'static str,
+    /// Whether it is threadkv's.
+    pub ours: bool,
     pub figures: Vec<Figure>,
     pub error: Option<String>,
 }
@@ -139,6 +143,7 @@ impl Figures {
             all.push(Figures {
                 load,
                 server: peer.name(),
+                ours: peer.is_ours(),
                 figures,
                 error,
             });

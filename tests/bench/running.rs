@@ -5,8 +5,6 @@ use std::net::SocketAddr;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::process::Signal;
-
 use crate::api::{self, Api};
 use crate::child::Child;
 use crate::client::{Client, Redis};
@@ -33,11 +31,15 @@ pub struct Running {
 
 impl Running {
     pub fn new(peer: Peer, address: SocketAddr, server: Child) -> Running {
+        Running::of(peer, address, vec![server])
+    }
+
+    pub fn of(peer: Peer, address: SocketAddr, processes: Vec<Child>) -> Running {
         Running {
             peer,
             address,
             headers: vec![String::new()],
-            processes: vec![server],
+            processes,
             redis: None,
         }
     }
@@ -124,12 +126,6 @@ impl Running {
             }
         }
         Ok(())
-    }
-
-    pub fn signal(&self, signal: Signal) {
-        self.processes
-            .iter()
-            .for_each(|process| process.signal(signal));
     }
 
     /// Ends it in good order; what it keeps may be used again.

@@ -33,8 +33,8 @@ pub fn heading(machine: &Machine, rounds: u32, seconds: u32) -> String {
 /// The names of the columns of [`speeds`].
 pub fn speed_heading() -> String {
     format!(
-        "\n{:<15} {:<28} {:>9} {:>19} {:>8} {:>8} {:>8} {:>11}\n",
-        "load", "server", "req/s", "min..max", "p50", "p99", "max", "threadkv/it"
+        "\n{:<15} {:<28} {:>9} {:>19} {:>8} {:>8} {:>8} {:>8} {:>11}\n",
+        "load", "server", "req/s", "min..max", "p50", "p99", "p99.9", "max", "threadkv/it"
     )
 }
 
@@ -68,10 +68,11 @@ fn speed_line(speed: &Speed, ratio: Option<f64>) -> String {
     let rate = median(|it| it.rate);
     let ratio = ratio.map(|ratio| format!("{ratio:.2}"));
     format!(
-        "{:>9} {spread:>19} {:>8.3} {:>8.3} {:>8.1} {:>11}",
+        "{:>9} {spread:>19} {:>8.3} {:>8.3} {:>8.2} {:>8.1} {:>11}",
         count(rate),
         median(|it| it.p50),
         median(|it| it.p99),
+        median(|it| it.p999),
         median(|it| it.max),
         ratio.unwrap_or_default()
     )
@@ -128,11 +129,11 @@ pub fn bars(bars: &[Bar]) -> String {
     text
 }
 
-/// Whether anything has failed, in one line each.
+/// What of threadkv has failed, in one line each. That of a peer is in its line of the table, and no reason to fail.
 pub fn failures(results: &Results) -> Vec<String> {
-    let speeds = results.speeds.iter();
+    let speeds = results.speeds.iter().filter(|it| it.ours);
     let speeds = speeds.filter_map(|it| Some((it.load.as_str(), it.server, it.error.as_ref()?)));
-    let figures = results.figures.iter();
+    let figures = results.figures.iter().filter(|it| it.ours);
     let figures = figures.filter_map(|it| Some((it.load, it.server, it.error.as_ref()?)));
     let line = |(load, server, error): (&str, &str, &String)| format!("{load}, {server}: {error}");
     speeds.chain(figures).map(line).collect()

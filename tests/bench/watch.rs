@@ -8,6 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::api::{self, Api};
+use crate::cluster::{Members, NODES, start_node};
 use crate::directory::Directory;
 use crate::interrupt;
 use crate::options::Options;
@@ -20,6 +21,7 @@ use crate::wrk::{self, Requests};
 
 pub const LATENCY: &str = "watch-latency";
 pub const FANOUT: &str = "watch-1000";
+pub const ELSEWHERE: &str = "cluster-watch";
 
 /// Figures of [`LATENCY`].
 pub const P50: &str = "PUT to event p50";
@@ -58,16 +60,15 @@ pub fn latency(options: &Options) -> Result<Vec<Figures>, String> {
         let server = peer.start(directory.path())?;
         let api = peer.api();
         let idle = Watchers::start(&server, api, WATCHERS - 1, |it| format!("idle:{it}"))?;
-        let mut probe = Probe::start(&server, api)?;
+        let mut probe = Probe::start(&server, &server)?;
         let (mut rates, mut p50, mut p99) = (Vec::new(), Vec::new(), Vec::new());
         for round in 1..=options.rounds {
             progress::show(&format!("{LATENCY}: {}, round {round}", peer.name()));
             let seconds = Duration::from_secs(options.seconds.into());
-            let (rate, mut times) = beside_writes(&server, || probe.run(seconds))?;
-            times.sort_by(f64::total_cmp);
-            let at = |part: f64| times.get(((times.len() - 1) as f64 * part) as usize);
-            p50.extend(at(0.5));
-            p99.extend(at(0.99));
+            let (rate, times) = beside_writes(&server, || probe.run(seconds))?;
+            let [half, most] = quantiles(times);
+            p50.push(half);
+            p99.push(most);
             rates.push(rate);
         }
         idle.missing(0)?;
@@ -81,6 +82,52 @@ pub fn latency(options: &Options) -> Result<Vec<Figures>, String> {
     })
 }
 
+/// The same from one node of a cluster to another one, beside as many writes as 64 connections make.
+pub fn elsewhere(options: &Options) -> Result<Vec<Figures>, String> {
+    Figures::of_each(ELSEWHERE, &[Peer::Cluster], |peer| {
+        let directory = Directory::new(&options.work_directory)?;
+        let members = Members::start(directory.path())?;
+        let mut nodes = Vec::new();
+        for name in NODES {
+            let (address, process) = start_node(name, &members, directory.path())?;
+            nodes.push(Running::new(peer, address, process));
+        }
+        let server = &nodes[0];
+        let mut probe = Probe::start(server, &nodes[1])?;
+        let puts = (0..KEYS).map(|it| peer.api().put(&api::key(it), &api::value(it, 100), ""));
+        let requests = Requests::write(directory.path(), puts)?;
+        let (mut rates, mut p50, mut p99) = (Vec::new(), Vec::new(), Vec::new());
+        for round in 1..=options.rounds {
+            progress::show(&format!("{ELSEWHERE}: round {round}"));
+            let seconds = Duration::from_secs(options.seconds.into());
+            let (sample, times) = thread::scope(|scope| {
+                let times = scope.spawn(|| probe.run(seconds));
+                // A thread that ends would take wrk with it, so this one starts it.
+                let sample = wrk::run(server, &requests, 64, options.seconds, directory.path());
+                let times = times.join().map_err(|_| "a client has panicked")??;
+                Ok::<_, String>((sample?, times))
+            })?;
+            let [half, most] = quantiles(times);
+            p50.push(half);
+            p99.push(most);
+            rates.push(sample.rate);
+        }
+        let figure = |name, unit, rounds| Figure { name, unit, rounds };
+        Ok(vec![
+            figure(P50, "ms", p50),
+            figure(P99, "ms", p99),
+            figure("beside writes", "/s", rates),
+        ])
+    })
+}
+
+/// The one in the middle, and the one that one in a hundred is above.
+fn quantiles(mut times: Vec<f64>) -> [f64; 2] {
+    times.sort_by(f64::total_cmp);
+    let at = |part: f64| times.get((times.len().saturating_sub(1) as f64 * part) as usize);
+    [0.5, 0.99].map(|part| at(part).copied().unwrap_or(f64::NAN))
+}
+
 /// Somebody who writes a key, and somebody who watches it.
 struct Probe<'a> {
     server: &'a Running,
@@ -91,8 +138,10 @@ struct Probe<'a> {
 }
 
 impl Probe<'_> {
-    fn start(server: &Running, api: Api) -> Result<Probe<'_>, String> {
-        let stream = watch(server, api, WATCHED)?;
+    /// Writes at one server, and watches at another one or the same.
+    fn start<'a>(server: &'a Running, watched: &Running) -> Result<Probe<'a>, String> {
+        let api = server.peer.api();
+        let stream = watch(watched, api, WATCHED)?;
         let (tell, told) = channel();
         thread::spawn(move || listen(stream, api, &tell));
         Ok(Probe {

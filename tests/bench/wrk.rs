@@ -18,6 +18,7 @@ pub struct Sample {
     /// Response times in milliseconds.
     pub p50: f64,
     pub p99: f64,
+    pub p999: f64,
     pub max: f64,
 }
 
@@ -33,6 +34,7 @@ struct Done {
     timeout: u64,
     p50: f64,
     p99: f64,
+    p999: f64,
     max: f64,
 }
 
@@ -102,6 +104,7 @@ pub fn run(
         rate: done.requests as f64 / (done.duration as f64 / 1e6),
         p50: done.p50 / 1e3,
         p99: done.p99 / 1e3,
+        p999: done.p999 / 1e3,
         max: done.max / 1e3,
     })
 }
