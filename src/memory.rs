@@ -15,6 +15,9 @@ use crate::machine;
 /// Less than this is not worth it.
 const WORTH: u64 = 4 << 20;
 
+/// So much is freed at a stretch, which takes about a millisecond.
+const STEP: usize = 512 << 10;
+
 /// How often it is asked to give back less than [`MUCH`].
 const PAUSE: Duration = Duration::from_secs(6);
 
@@ -45,16 +48,19 @@ pub fn keep_up() {
     }
 }
 
-/// Frees many pieces one after the other, `bytes` each, and has them given back meanwhile.
+/// Frees many pieces one after the other, `bytes` each, and has them given back meanwhile. Nobody waits for it, so it leaves the processor
+/// to others for half of the time.
 pub fn free_all<T>(pieces: impl Iterator<Item = T>, bytes: impl Fn(&T) -> usize) {
-    let mut sum = 0;
+    let (mut sum, mut began) = (0, Instant::now());
     for piece in pieces {
         sum += bytes(&piece);
         drop(piece);
-        if sum as u64 >= WORTH {
+        if sum >= STEP {
             freed(sum);
             sum = 0;
             keep_up();
+            thread::sleep(began.elapsed());
+            began = Instant::now();
         }
     }
     freed(sum);

@@ -42,13 +42,12 @@ impl Bar {
         }
     }
 
-    fn is_met(&self) -> Option<bool> {
-        let figure = self.figure?;
-        Some(if self.at_least {
-            figure >= self.limit
-        } else {
-            figure <= self.limit
-        })
+    fn is_met(&self) -> bool {
+        let met = |figure| match self.at_least {
+            true => figure >= self.limit,
+            false => figure <= self.limit,
+        };
+        self.figure.is_some_and(met)
     }
 }
 
@@ -56,11 +55,7 @@ impl fmt::Display for Bar {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let figure = self.figure.map(|figure| format!("{figure:.2}"));
         let sign = if self.at_least { "≥" } else { "≤" };
-        let verdict = match self.is_met() {
-            Some(true) => "met",
-            Some(false) => "MISSED",
-            None => "not measured",
-        };
+        let verdict = if self.is_met() { "met" } else { "MISSED" };
         let (what, figure) = (&self.what, figure.unwrap_or_default());
         write!(
             f,

@@ -120,10 +120,12 @@ fn figure(figure: &Figure) -> String {
     format!("{name} {median} {unit}{spread}").replace("  ", " ")
 }
 
-/// Which bars are met.
+/// Which bars are met, of those that were measured.
 pub fn bars(bars: &[Bar]) -> String {
-    let mut text = String::from("\nbars\n");
-    for bar in bars {
+    let measured = || bars.iter().filter(|bar| bar.figure.is_some());
+    let (all, count) = (bars.len(), measured().count());
+    let mut text = format!("\nbars, {count} of {all} measured\n");
+    for bar in measured() {
         let _ = writeln!(text, "{bar}");
     }
     text

@@ -1,7 +1,10 @@
 //! Snapshots of the map in etcd, by which a node starts, and behind which the log may be forgotten.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
+
+use crossbeam_channel::bounded;
 
 use super::record::{Place, SnapshotHead, decode_entries, encode_entries};
 use super::{JoinError, Shared, random};
@@ -12,6 +15,9 @@ use crate::store::{CommitError, Entry};
 
 /// About how many bytes a chunk has. While it is put, writes of clients wait.
 const CHUNK: usize = 128 << 10;
+
+/// How many chunks are fetched at once.
+const FETCHERS: usize = 3;
 
 /// Pause behind a chunk, for the writes of clients.
 const PAUSE: Duration = Duration::from_millis(2);
@@ -46,28 +52,55 @@ pub(super) fn load(shared: &Shared, undone: bool) -> Result<(), JoinError> {
             let message = "a chunk of the snapshot is missing".into();
             return Err(JoinError::Etcd(Error::Unknown(message)));
         }
-        let mut entries = Loader::default();
-        let mut whole = true;
-        for number in 0..head.chunks {
-            let key = format!("{}{number:08}", chunks(shared, &head));
-            let (_, chunk) = shared.etcd.get(&key).map_err(JoinError::Etcd)?;
-            let Some(chunk) = chunk else {
-                // A newer snapshot has taken its place.
-                incomplete = Some(head.id);
-                whole = false;
-                break;
-            };
-            let some = decode_entries(&chunk.value).ok_or(JoinError::Unknown(key))?;
-            some.into_iter().for_each(|entry| entries.insert(entry));
-            crate::store::commit::step();
-        }
-        if whole {
+        if let Some(entries) = fetch(shared, &head)? {
             let keys = head.keys;
             log::info!("loading {keys} keys of a snapshot in etcd");
             replace(shared, entries, head.place, undone);
             return Ok(());
         }
+        // A newer snapshot has taken its place.
+        incomplete = Some(head.id);
     }
+}
+
+/// Fetches the chunks of a snapshot, several at once, since a node waits longer for etcd than it takes to read a chunk. `None` if one is not
+/// there any more.
+fn fetch(shared: &Shared, head: &SnapshotHead) -> Result<Option<Loader>, JoinError> {
+    let (own, next) = (&chunks(shared, head), &AtomicU64::new(0));
+    let (give, fetched) = bounded(1);
+    thread::scope(|scope| {
+        for _ in 0..FETCHERS {
+            let give = give.clone();
+            let fetch = move || {
+                let numbers = (0..).map(|_| next.fetch_add(1, Ordering::Relaxed));
+                for number in numbers.take_while(|number| *number < head.chunks) {
+                    // Nobody takes it if another one could not be had.
+                    if give.send(fetch_chunk(shared, own, number)).is_err() {
+                        break;
+                    }
+                }
+            };
+            let fetcher = thread::Builder::new().name("fetcher".into());
+            fetcher.spawn_scoped(scope, fetch).map_err(JoinError::Io)?;
+        }
+        drop(give);
+        let mut entries = Loader::default();
+        for chunk in fetched {
+            let Some(chunk) = chunk? else {
+                return Ok(None);
+            };
+            chunk.into_iter().for_each(|entry| entries.insert(entry));
+            crate::store::commit::step();
+        }
+        Ok(Some(entries))
+    })
+}
+
+fn fetch_chunk(shared: &Shared, own: &str, number: u64) -> Result<Option<Vec<Entry>>, JoinError> {
+    let key = chunk(own, number);
+    let (_, chunk) = shared.etcd.get(&key).map_err(JoinError::Etcd)?;
+    let decode = |chunk: KeyValue| decode_entries(&chunk.value).ok_or(JoinError::Unknown(key));
+    chunk.map(decode).transpose()
 }
 
 /// Replaces everything. What becomes of records that this node has put and not seen is not known then.
@@ -93,6 +126,11 @@ fn read(key: &str, head: &KeyValue) -> Result<SnapshotHead, JoinError> {
 fn chunks(shared: &Shared, head: &SnapshotHead) -> String {
     let SnapshotHead { place, id, .. } = head;
     format!("{}{:020}-{id:016x}/", shared.keys.snapshots, place.at)
+}
+
+/// The name of a chunk, of those whose names begin so.
+fn chunk(own: &str, number: u64) -> String {
+    format!("{own}{number:08}")
 }
 
 /// What has become of a snapshot.
@@ -151,11 +189,11 @@ fn put_chunks(
 ) -> Result<(), Error> {
     let own = chunks(shared, head);
     let mut put = |some: &[Entry]| {
-        let (chunk, key) = (encode_entries(some), format!("{own}{:08}", head.chunks));
-        shared.etcd.put(&key, &chunk, None)?;
+        let (bytes, key) = (encode_entries(some), chunk(&own, head.chunks));
+        shared.etcd.put(&key, &bytes, None)?;
         head.chunks += 1;
         head.keys += some.len() as u64;
-        head.bytes += chunk.len() as u64;
+        head.bytes += bytes.len() as u64;
         between();
         thread::sleep(PAUSE);
         Ok::<(), Error>(())
