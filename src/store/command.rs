@@ -168,8 +168,7 @@ impl Command {
                 (Outcome::Deleted(live), live > 0)
             }
             Command::Sweep => {
-                let mut expired = keys.expired(SWEPT_AT_ONCE, now);
-                expired.sort_by(|a, b| (a.expiry, a.key()).cmp(&(b.expiry, b.key())));
+                let expired = keys.expired(SWEPT_AT_ONCE, now);
                 for entry in &expired {
                     keys.remove(entry.key(), revision, Cause::Expired);
                 }

@@ -198,7 +198,7 @@ impl Keyspace for Staged<'_> {
     }
 
     fn expired(&self, most: usize, now: Expiry) -> Vec<Entry> {
-        let base = (!self.cleared).then(|| self.base.expired(now));
+        let base = (!self.cleared).then(|| self.base.to_sweep(now));
         let base = base.into_iter().flatten();
         let unchanged = base.filter(|entry| !self.latest.contains_key(entry.key()));
         let changed = self.latest.values().flatten();

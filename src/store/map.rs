@@ -229,10 +229,10 @@ impl Map {
         entries.count_live(Expiry::now(), COUNTED_AT_ONCE) != Some(entries.len())
     }
 
-    /// Keys that have expired, for a sweep: some of those that have for the longest time, of so many bytes.
+    /// Keys that have expired, for a sweep, of so many bytes.
     pub(super) fn expired(&self, mut bytes: usize) -> Vec<Key> {
         let contents = self.read();
-        let expired = contents.entries.expired(Expiry::now());
+        let expired = contents.entries.to_sweep(Expiry::now());
         let keys = expired.take(SWEPT_AT_ONCE).map_while(|entry| {
             bytes = bytes.checked_sub(entry.key().len())?;
             Key::try_from(entry.key().as_bytes()).ok()

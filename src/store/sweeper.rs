@@ -16,7 +16,7 @@ use super::commit::Committer;
 const INTERVAL: Duration = Duration::from_millis(100);
 
 /// How long to leave the map to others between two steps.
-const PAUSE: Duration = Duration::from_micros(200);
+const PAUSE: Duration = Duration::from_micros(50);
 
 /// A thread that sweeps until this is dropped.
 pub(super) struct Sweeper {

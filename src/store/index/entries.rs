@@ -16,6 +16,7 @@ use super::deadlines::Deadlines;
 use super::order::Order;
 use super::slots::{Slot, Slots};
 use super::table::Table;
+use crate::store::command::SWEPT_AT_ONCE;
 use crate::store::{Entry, Expiry, Key};
 
 /// Entries, one a key. Everything in here is kept in step by [`Entries::insert`] and [`Entries::remove`].
@@ -135,6 +136,18 @@ impl Entries {
     /// Those whose deadline has come at the time `now`, soonest first.
     pub(in crate::store) fn expired(&self, now: Expiry) -> impl Iterator<Item = &Entry> {
         self.deadlines.passed(now).map(|slot| &self.slots[slot])
+    }
+
+    /// The same in the order for a sweep: first those with the highest numbers, last one first. When the last one is removed, no other has to
+    /// take its place, which is about half of the work.
+    pub(in crate::store) fn to_sweep(&self, now: Expiry) -> impl Iterator<Item = &Entry> {
+        let end = self.slots.len() as Slot;
+        let last = (0..end).rev().take(SWEPT_AT_ONCE);
+        let last = last.take_while(|slot| !self.slots[*slot].is_live(now));
+        let start = end - last.count() as Slot;
+        let others = self.deadlines.passed(now).filter(move |it| *it < start);
+        let slots = (start..end).rev().chain(others);
+        slots.map(|slot| &self.slots[slot])
     }
 
     /// How many keys there are that begin with `prefix` and have not expired at the time `now`.
@@ -332,6 +345,30 @@ mod tests {
         assert_eq!(entries.live(now), (2, 11));
         assert_eq!(entries.count_live(now, 1), None);
         assert_eq!(entries.count_live(now, 1), Some(2));
+    }
+
+    #[test]
+    fn a_sweep_takes_each_once_and_begins_at_the_end() {
+        let mut entries = Entries::default();
+        entries.insert(entry("soon", "v", Some(2)));
+        entries.insert(entry("never", "v", None));
+        entries.insert(entry("sooner", "v", Some(1)));
+        entries.insert(entry("later", "v", Some(9)));
+        let sweep = |entries: &Entries, now| {
+            let keys = entries.to_sweep(Expiry::at_millis(now)).map(Entry::key);
+            keys.map(str::to_owned).collect::<Vec<_>>()
+        };
+        assert_eq!(sweep(&entries, 5), ["sooner", "soon"]);
+        assert_eq!(sweep(&entries, 9), ["later", "sooner", "soon"]);
+        entries.remove("never");
+        assert_eq!(sweep(&entries, 9), ["sooner", "later", "soon"]);
+        for n in 0..1000 {
+            entries.insert(entry(&n.to_string(), "v", Some(n)));
+        }
+        let mut keys = sweep(&entries, 5000);
+        keys.sort();
+        keys.dedup();
+        assert_eq!(keys.len(), 1003);
     }
 
     #[test]

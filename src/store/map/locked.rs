@@ -81,7 +81,7 @@ impl Keyspace for Locked<'_> {
     }
 
     fn expired(&self, most: usize, now: Expiry) -> Vec<Entry> {
-        let expired = self.contents.entries.expired(now);
+        let expired = self.contents.entries.to_sweep(now);
         expired.take(most).cloned().collect()
     }
 
