@@ -146,6 +146,8 @@ pub enum Problem {
     NoQuorum,
     /// etcd has no room for writes.
     EtcdFull,
+    /// The clock is far ahead of the other nodes'. Writes are refused until it is not.
+    ClockAhead,
     /// A newer version has written something into etcd that this one does not know.
     Outdated,
 }
@@ -161,6 +163,9 @@ impl fmt::Display for Problem {
             Problem::NoSnapshots => "snapshots cannot be written, so the log grows",
             Problem::NoQuorum => "etcd does not answer, or has no quorum; nothing can be read or written until it does",
             Problem::EtcdFull => "etcd has no room, writes are refused",
+            Problem::ClockAhead => {
+                "the clock is far ahead of the other nodes'; writes are refused until it is set right"
+            }
             Problem::Outdated => "a newer version has written to etcd what this one does not know; upgrade this node",
         })
     }

@@ -65,16 +65,12 @@ const OTHERS: [(&str, Other); 8] = [
 fn main() -> ExitCode {
     let args: Args = argh::from_env();
     if args.list {
-        let loads = loads::all();
-        let names = loads.iter().map(|load| load.name.as_str());
-        for name in names.chain(OTHERS.map(|(name, _)| name)) {
-            println!("{name}");
-        }
+        names().iter().for_each(|name| println!("{name}"));
         return ExitCode::SUCCESS;
     }
     let done = match args.bare {
         Some(port) => bare::serve(port),
-        None => args.check().and_then(|options| compare(&options)),
+        None => args.check(names()).and_then(|options| compare(&options)),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -84,6 +80,13 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// The names of all loads.
+fn names() -> Vec<String> {
+    let others = OTHERS.map(|(name, _)| name.to_owned());
+    let loads = loads::all().into_iter().map(|load| load.name);
+    loads.chain(others).collect()
 }
 
 /// Runs everything that is wanted. What fails does not keep the rest from being run; that threadkv has failed is an error in the end.

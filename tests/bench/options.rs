@@ -20,7 +20,7 @@ pub struct Args {
     #[argh(switch)]
     quick: bool,
 
-    /// only loads with this in their name; can be given several times
+    /// only the load of this name, or those with this in their names; can be given several times
     #[argh(option)]
     only: Vec<String>,
 
@@ -55,6 +55,7 @@ pub struct Options {
     pub rounds: u32,
     pub seconds: u32,
     only: Vec<String>,
+    loads: Vec<String>,
     pauses: bool,
     pub pause_keys: u32,
     pub work_directory: PathBuf,
@@ -63,13 +64,15 @@ pub struct Options {
 }
 
 impl Args {
-    pub fn check(self) -> Result<Options, String> {
+    /// `loads` are the names of all.
+    pub fn check(self, loads: Vec<String>) -> Result<Options, String> {
         let (rounds, seconds) = if self.quick { (3, 1) } else { (5, 3) };
         let results = target_directory().join("bench");
         let options = Options {
             rounds: self.rounds.unwrap_or(rounds),
             seconds: self.seconds.unwrap_or(seconds),
             only: self.only,
+            loads,
             pauses: self.pauses,
             pause_keys: self.pause_keys,
             work_directory: self.work_dir.unwrap_or_else(|| results.join("work")),
@@ -85,7 +88,11 @@ impl Args {
 impl Options {
     /// Whether a load is to be run.
     pub fn wants(&self, load: &str) -> bool {
-        self.only.is_empty() || self.only.iter().any(|part| load.contains(part.as_str()))
+        let names = |part: &String| match self.loads.contains(part) {
+            true => load == part,
+            false => load.contains(part.as_str()),
+        };
+        self.only.is_empty() || self.only.iter().any(names)
     }
 
     /// Whether to look for pauses, which has to be asked for.

@@ -1,4 +1,4 @@
-//! A disk that fails when it is told to.
+//! A disk that fails when it is told to, and a clock that is ahead ([`clock`]).
 //!
 //! A library that tests load into the server, in front of the C library (`LD_PRELOAD`). It takes over the functions by which
 //! Rust's `std` reads and changes files, and carries them out by system calls of its own. For files below one directory it also
@@ -13,6 +13,7 @@
 
 #![allow(unsafe_code, reason = "it replaces functions of the C library")]
 
+mod clock;
 mod plan;
 mod trace;
 

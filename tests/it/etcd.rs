@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use crate::client::Client;
 use crate::directory::Directory;
+use crate::faults::library;
 use crate::ports::free_address;
 use crate::process::{Server, wait_for};
 use crate::programs;
@@ -128,6 +129,16 @@ impl Etcds {
     pub fn node_with(&self, options: &[&str]) -> Server {
         let urls = self.urls();
         Server::start(&[&["--cluster", &*urls], options].concat())
+    }
+
+    /// The same with a clock that is so many seconds ahead.
+    pub fn node_ahead(&self, seconds: u64) -> Server {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_threadkv"));
+        command
+            .args(["--port", "0", "--cluster", &*self.urls()])
+            .env("LD_PRELOAD", library())
+            .env("FAULTS_CLOCK_AHEAD", seconds.to_string());
+        Server::spawn(command)
     }
 
     pub fn len(&self) -> usize {

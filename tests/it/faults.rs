@@ -58,7 +58,7 @@ impl Faults {
 }
 
 /// The library, which cargo builds as an example beside the tests.
-fn library() -> PathBuf {
+pub fn library() -> PathBuf {
     let test = env::current_exe().unwrap();
     let mut above = test.ancestors().skip(1).take(3);
     let found = above.find_map(|directory| {

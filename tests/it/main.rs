@@ -30,6 +30,7 @@ mod watcher;
 mod access;
 mod browser;
 mod cluster;
+mod cluster_clocks;
 mod cluster_faults;
 mod cluster_partitions;
 mod cluster_recovery;

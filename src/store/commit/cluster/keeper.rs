@@ -6,9 +6,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::Shared;
-use super::record::SnapshotHead;
+use super::clocks::Clocks;
+use super::record::{NodeState, SnapshotHead};
 use super::snapshot::{self, Written};
-use crate::etcd::{Error, MemberStatus};
+use crate::etcd::{Error, KeyValue, MemberStatus};
+use crate::store::Expiry;
 
 /// How often it looks.
 const LOOK: Duration = Duration::from_secs(1);
@@ -50,6 +52,7 @@ pub(super) struct Keeper {
     shared: Arc<Shared>,
     snapshot_after: u64,
     beaten: Instant,
+    clocks: Clocks,
     /// etcd's revision when it was last made to forget, or this node began.
     forgotten: Option<i64>,
     /// A snapshot that has failed is tried again no sooner.
@@ -63,6 +66,7 @@ impl Keeper {
             shared,
             snapshot_after,
             beaten: now,
+            clocks: Clocks::default(),
             forgotten: None,
             snapshot_at: now,
         }
@@ -92,14 +96,15 @@ impl Keeper {
                 is_current && etcd.put_if(&keys.leader, me.as_bytes(), Some(lease), 0)?
             }
         };
-        let nodes = etcd.get_prefix(&keys.nodes)?.len();
+        let nodes = etcd.get_prefix(&keys.nodes)?;
+        self.compare_clocks(&nodes);
         let members = etcd.members()?;
         let MemberStatus {
             version, db_size, ..
         } = etcd.status()?;
         *shared.status() = ClusterStatus {
             role: if leads { Role::Leader } else { Role::Follower },
-            nodes,
+            nodes: nodes.len(),
             members,
             version,
             db_size,
@@ -129,19 +134,43 @@ impl Keeper {
         self.beaten = Instant::now();
         // Held until that is done: a node that leaves must not come back to life.
         let mut held = self.shared.lease();
-        if let Some(lease) = *held
-            && etcd.keep_alive(lease)?
-        {
-            return Ok(lease);
-        }
-        if self.shared.leaving.load(Ordering::Acquire) {
-            return Err(Error::Unknown("this node leaves".into()));
-        }
-        let lease = etcd.grant(LEASE)?;
-        let node = format!("{}{:016x}", keys.nodes, self.shared.producer);
-        etcd.put(&node, self.shared.name.as_bytes(), Some(lease))?;
+        let lease = match *held {
+            Some(lease) if etcd.keep_alive(lease)? => lease,
+            _ if self.shared.leaving.load(Ordering::Acquire) => {
+                return Err(Error::Unknown("this node leaves".into()));
+            }
+            _ => etcd.grant(LEASE)?,
+        };
+        let state = NodeState {
+            name: &self.shared.name,
+            now: Expiry::now().millis(),
+        };
+        etcd.put(
+            &keys.node(self.shared.producer),
+            &state.encode(),
+            Some(lease),
+        )?;
         *held = Some(lease);
         Ok(lease)
+    }
+
+    /// Sees to it that this node takes no writes while its clock is far ahead of the others'.
+    fn compare_clocks(&mut self, nodes: &[KeyValue]) {
+        let shared = &self.shared;
+        let own = shared.keys.node(shared.producer);
+        let others = nodes.iter().filter(|it| it.key != own.as_bytes());
+        let others: Vec<KeyValue> = others.cloned().collect();
+        let ahead = self.clocks.compare(&others, Expiry::now().millis(), LEASE);
+        let was_ahead = shared.ahead.swap(ahead, Ordering::AcqRel);
+        if ahead && !was_ahead {
+            log::error!(
+                "the clock of this node is far ahead of the other nodes', so it takes no writes: keys would expire early"
+            );
+        } else if was_ahead && !ahead {
+            log::info!(
+                "the clock of this node agrees with the other nodes', so it takes writes again"
+            );
+        }
     }
 
     /// Keeps the log short.

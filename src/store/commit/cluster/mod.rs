@@ -18,7 +18,7 @@
 //! <prefix>log               the last record. Each put of it is the next one
 //! <prefix>snap/head         the latest snapshot: where in the log, how many chunks
 //! <prefix>snap/<R>-<id>/<i> its chunks
-//! <prefix>node/<id>         a node that lives, under a lease
+//! <prefix>node/<id>         a node that lives: its name, and its clock, each second; under a lease
 //! <prefix>leader            the node that does what one has to do, under the same lease
 //! <prefix>barrier           put with the question how far the log is, where etcd is too old to be asked without
 //! ```
@@ -35,7 +35,7 @@
 //! # Time
 //!
 //! A record has the time of the node that made it, and takes effect at the highest time of all records so far. So commands expire the same
-//! keys on all nodes, whatever their clocks say. Readers go by the clock of their own node.
+//! keys on all nodes, whatever their clocks say. A node whose clock is far ahead takes no writes ([`clocks`]). Readers go by the clock of their own node.
 //! The revision of a commit follows from that time and from the revisions before it. Removing what has expired is a record as well, made by the node
 //! that leads. It names the keys: of those that expire at the same time, every node knows another order.
 //!
@@ -62,6 +62,7 @@
 //! [`barrier`].
 
 mod barrier;
+mod clocks;
 mod follower;
 mod keeper;
 mod lane;
@@ -199,6 +200,7 @@ impl Cluster {
             deliver: Arc::new(deliver),
             broken: AtomicBool::new(false),
             full: AtomicBool::new(false),
+            ahead: AtomicBool::new(false),
             status: Mutex::default(),
             lease: Mutex::default(),
             leaving: AtomicBool::new(false),
@@ -252,7 +254,8 @@ impl Cluster {
             let limit = MOST_BYTES as u64;
             return done(Err(CommitError::TooLarge { limit }), Duration::ZERO);
         }
-        if self.shared.broken.load(Ordering::Acquire) {
+        let shared = &self.shared;
+        if shared.broken.load(Ordering::Acquire) || shared.ahead.load(Ordering::Acquire) {
             return done(Err(CommitError::Unavailable), Duration::ZERO);
         }
         self.queue.submit(command, done);
@@ -296,6 +299,8 @@ impl Cluster {
             Some(Problem::Outdated)
         } else if !shared.is_current() || shared.under_way.is_stalled() {
             Some(Problem::NoQuorum)
+        } else if shared.ahead.load(Ordering::Acquire) {
+            Some(Problem::ClockAhead)
         } else if shared.full.load(Ordering::Acquire) {
             Some(Problem::EtcdFull)
         } else {

@@ -56,6 +56,14 @@ impl Place {
     }
 }
 
+/// What a node says of itself while it lives.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct NodeState<'a> {
+    pub(super) name: &'a str,
+    /// What its clock says, in milliseconds since 1970.
+    pub(super) now: u64,
+}
+
 /// The head of a snapshot, which says that it is whole.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct SnapshotHead {
@@ -130,6 +138,16 @@ impl Record {
             head,
             commands: commands.collect::<Option<_>>()?,
         })
+    }
+}
+
+impl<'a> NodeState<'a> {
+    pub(super) fn encode(&self) -> Vec<u8> {
+        encode(self)
+    }
+
+    pub(super) fn decode(bytes: &'a [u8]) -> Option<NodeState<'a>> {
+        decode(bytes)
     }
 }
 

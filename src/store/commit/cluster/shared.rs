@@ -41,6 +41,8 @@ pub(super) struct Shared {
     pub(super) broken: AtomicBool,
     /// etcd has no room.
     pub(super) full: AtomicBool,
+    /// The clock of this node is far ahead of the others'.
+    pub(super) ahead: AtomicBool,
     pub(super) status: Mutex<ClusterStatus>,
     /// The lease under which this node lives.
     pub(super) lease: Mutex<Option<i64>>,
@@ -59,6 +61,11 @@ pub(super) struct Keys {
 }
 
 impl Keys {
+    /// The key of a node.
+    pub(super) fn node(&self, producer: u64) -> String {
+        format!("{}{producer:016x}", self.nodes)
+    }
+
     pub(super) fn with_prefix(prefix: &str) -> Keys {
         let key = |name: &str| format!("{prefix}{name}");
         Keys {
