@@ -1,6 +1,6 @@
 //! Answers of the JSON API. Long ones are streamed: made part by part, as the client reads.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::fmt;
 
 use serde::Serialize;
@@ -82,13 +82,13 @@ pub(super) fn value(entry: Entry, with: With, revision: Option<Revision>) -> Res
 
 /// The result of a bulk write: for each key, whether it was found. A repeated key is listed once, with its last result.
 pub(super) fn each(keys: &[Key], found: &[bool], revision: Option<Revision>) -> Response {
-    let last: HashMap<&Key, usize> = keys.iter().zip(0..).collect();
+    let mut seen = HashSet::with_capacity(keys.len());
+    let mut last: Vec<bool> = keys.iter().rev().map(|key| seen.insert(key)).collect();
+    last.reverse();
     let mut body = br#"{"status":"ok","data":{"#.to_vec();
     let mut before = "\"";
-    for (n, (key, found)) in keys.iter().zip(found).enumerate() {
-        if last.get(key) != Some(&n) {
-            continue;
-        }
+    let results = keys.iter().zip(found).zip(last);
+    for ((key, found), _) in results.filter(|(_, last)| *last) {
         // Keys have no characters that JSON would escape.
         body.extend_from_slice(before.as_bytes());
         body.extend_from_slice(key.as_str().as_bytes());

@@ -70,7 +70,7 @@ pub(super) fn bulk_keys(api: &Api, keys: body::Items<body::Text<'_>>) -> Result<
     let mut seen = HashSet::with_capacity(texts.len());
     for (n, body::Text(text)) in texts.iter().enumerate() {
         let key = body::key(text, || format!("{KEYS}[{n}]"))?;
-        if seen.insert(key.clone()) {
+        if seen.insert(&**text) {
             keys.push(key);
         }
     }
