@@ -198,7 +198,9 @@ impl Keyspace for Staged<'_> {
     }
 
     fn expired(&self, most: usize, now: Expiry) -> Vec<Entry> {
-        let base = (!self.cleared).then(|| self.base.to_sweep(now));
+        // Some of those may be gone by what is staged.
+        let enough = most + self.latest.len();
+        let base = (!self.cleared).then(|| self.base.to_sweep(now, enough));
         let base = base.into_iter().flatten();
         let unchanged = base.filter(|entry| !self.latest.contains_key(entry.key()));
         let changed = self.latest.values().flatten();

@@ -232,8 +232,8 @@ impl Map {
     /// Keys that have expired, for a sweep, of so many bytes.
     pub(super) fn expired(&self, mut bytes: usize) -> Vec<Key> {
         let contents = self.read();
-        let expired = contents.entries.to_sweep(Expiry::now());
-        let keys = expired.take(SWEPT_AT_ONCE).map_while(|entry| {
+        let expired = contents.entries.to_sweep(Expiry::now(), SWEPT_AT_ONCE);
+        let keys = expired.map_while(|entry| {
             bytes = bytes.checked_sub(entry.key().len())?;
             Key::try_from(entry.key().as_bytes()).ok()
         });

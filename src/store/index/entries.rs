@@ -16,7 +16,6 @@ use super::deadlines::Deadlines;
 use super::order::Order;
 use super::slots::{Slot, Slots};
 use super::table::Table;
-use crate::store::command::SWEPT_AT_ONCE;
 use crate::store::{Entry, Expiry, Key};
 
 /// Entries, one a key. Everything in here is kept in step by [`Entries::insert`] and [`Entries::remove`].
@@ -138,16 +137,20 @@ impl Entries {
         self.deadlines.passed(now).map(|slot| &self.slots[slot])
     }
 
-    /// The same in the order for a sweep: first those with the highest numbers, last one first. When the last one is removed, no other has to
-    /// take its place, which is about half of the work.
-    pub(in crate::store) fn to_sweep(&self, now: Expiry) -> impl Iterator<Item = &Entry> {
+    /// Up to `most` of them in the order for a sweep: first those with the highest numbers, last one first. When the last one is removed, no
+    /// other has to take its place, which is about half of the work.
+    pub(in crate::store) fn to_sweep(
+        &self,
+        now: Expiry,
+        most: usize,
+    ) -> impl Iterator<Item = &Entry> {
         let end = self.slots.len() as Slot;
-        let last = (0..end).rev().take(SWEPT_AT_ONCE);
+        let last = (0..end).rev().take(most);
         let last = last.take_while(|slot| !self.slots[*slot].is_live(now));
         let start = end - last.count() as Slot;
         let others = self.deadlines.passed(now).filter(move |it| *it < start);
         let slots = (start..end).rev().chain(others);
-        slots.map(|slot| &self.slots[slot])
+        slots.take(most).map(|slot| &self.slots[slot])
     }
 
     /// How many keys there are that begin with `prefix` and have not expired at the time `now`.
@@ -355,8 +358,8 @@ mod tests {
         entries.insert(entry("sooner", "v", Some(1)));
         entries.insert(entry("later", "v", Some(9)));
         let sweep = |entries: &Entries, now| {
-            let keys = entries.to_sweep(Expiry::at_millis(now)).map(Entry::key);
-            keys.map(str::to_owned).collect::<Vec<_>>()
+            let keys = entries.to_sweep(Expiry::at_millis(now), 2000);
+            keys.map(|it| it.key().to_owned()).collect::<Vec<_>>()
         };
         assert_eq!(sweep(&entries, 5), ["sooner", "soon"]);
         assert_eq!(sweep(&entries, 9), ["later", "sooner", "soon"]);
@@ -369,6 +372,7 @@ mod tests {
         keys.sort();
         keys.dedup();
         assert_eq!(keys.len(), 1003);
+        assert_eq!(entries.to_sweep(Expiry::at_millis(5000), 7).count(), 7);
     }
 
     #[test]

@@ -120,6 +120,13 @@ fn a_sweep_removes_what_has_expired_and_nothing_else() {
     let mut cleared = stage(&base);
     cleared.clear(51);
     assert_eq!(execute(Command::Sweep, &mut cleared), Outcome::Swept(0));
+
+    let many = (0..600).map(|n| expiring(&n.to_string(), 1));
+    let many = Entries::from_iter(many);
+    let mut staged = stage(&many);
+    let mut sweep = || execute(Command::Sweep, &mut staged);
+    let swept = [256, 256, 88, 0].map(Outcome::Swept);
+    assert_eq!([sweep(), sweep(), sweep(), sweep()], swept);
 }
 
 #[test]

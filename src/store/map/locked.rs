@@ -81,8 +81,8 @@ impl Keyspace for Locked<'_> {
     }
 
     fn expired(&self, most: usize, now: Expiry) -> Vec<Entry> {
-        let expired = self.contents.entries.to_sweep(now);
-        expired.take(most).cloned().collect()
+        let expired = self.contents.entries.to_sweep(now, most);
+        expired.cloned().collect()
     }
 
     fn clears(&self, now: Expiry) -> bool {
