@@ -21,16 +21,18 @@ pub(super) struct Clocks {
 }
 
 impl Clocks {
-    /// Compares the clock of this node, `now` in milliseconds since 1970, with those of the others. A node that has said nothing since the last
-    /// time may have ended `silence` ago. Returns whether this one is ahead of all of them.
+    /// Compares the clock of this node, `now` in milliseconds since 1970, with those of the others. What a node says that was not heard of before
+    /// may be as old as `silence`. Returns whether this one is ahead of all of them.
     pub(super) fn compare(&mut self, others: &[KeyValue], now: u64, silence: Duration) -> bool {
         let lead = |node: &KeyValue| {
             let clock = NodeState::decode(&node.value)?.now;
-            let is_new = self.heard.get(&node.key) < Some(&node.mod_revision);
-            let known = is_new && self.heard.contains_key(&node.key);
-            let least = if known { Duration::ZERO } else { silence };
-            let lead = i128::from(now) - i128::from(clock) - least.as_millis() as i128;
-            (known || lead > 0).then_some(lead)
+            let age = match self.heard.get(&node.key) {
+                // Nothing new: it may stand still, or etcd may be full.
+                Some(heard) if *heard == node.mod_revision => return None,
+                Some(_) => Duration::ZERO,
+                None => silence,
+            };
+            Some(i128::from(now) - i128::from(clock) - age.as_millis() as i128)
         };
         let least = others.iter().filter_map(lead).min();
         if let Some(least) = least {
@@ -76,11 +78,11 @@ mod tests {
         assert!(!compare(&mut clocks, &both));
         let both = [node("a", NOW - 6000, 5), node("b", NOW - 6000, 6)];
         assert!(compare(&mut clocks, &both));
+        assert!(compare(&mut clocks, &both));
         let both = [node("a", NOW - 4000, 7), node("b", NOW - 6000, 8)];
         assert!(!compare(&mut clocks, &both));
-        // Those that have ended say nothing, and in the end are not there.
-        let both = [node("a", NOW - 9000, 7), node("b", NOW - 9000, 8)];
-        assert!(!compare(&mut clocks, &both));
+        // Those that stand still say nothing.
+        assert!(!clocks.compare(&both, NOW + HOUR, silence));
         assert!(!compare(&mut clocks, &[]));
     }
 }

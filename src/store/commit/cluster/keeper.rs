@@ -134,8 +134,12 @@ impl Keeper {
         self.beaten = Instant::now();
         // Held until that is done: a node that leaves must not come back to life.
         let mut held = self.shared.lease();
+        let mut lives = false;
         let lease = match *held {
-            Some(lease) if etcd.keep_alive(lease)? => lease,
+            Some(lease) if etcd.keep_alive(lease)? => {
+                lives = true;
+                lease
+            }
             _ if self.shared.leaving.load(Ordering::Acquire) => {
                 return Err(Error::Unknown("this node leaves".into()));
             }
@@ -145,11 +149,12 @@ impl Keeper {
             name: &self.shared.name,
             now: Expiry::now().millis(),
         };
-        etcd.put(
-            &keys.node(self.shared.producer),
-            &state.encode(),
-            Some(lease),
-        )?;
+        let node = keys.node(self.shared.producer);
+        match etcd.put(&node, &state.encode(), Some(lease)) {
+            // A full etcd still lets it live, and do what makes room.
+            Err(error) if lives && error.is_no_space() => {}
+            put => put?,
+        }
         *held = Some(lease);
         Ok(lease)
     }
