@@ -48,8 +48,8 @@ pub fn keep_up() {
     }
 }
 
-/// Frees many pieces one after the other, `bytes` each, and has them given back meanwhile. Nobody waits for it, so it leaves the processor
-/// to others for half of the time.
+/// Frees many pieces one after the other, `bytes` each, and has them given back meanwhile. At most some room for bodies waits for it, so it
+/// leaves the processor to others for half of the time.
 pub fn free_all<T>(pieces: impl Iterator<Item = T>, bytes: impl Fn(&T) -> usize) {
     let (mut sum, mut began) = (0, Instant::now());
     for piece in pieces {

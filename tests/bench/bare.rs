@@ -3,9 +3,10 @@
 //! It hands requests on as threadkv does, a thread that takes up to 16 at a time and two workers. A process of its own, which is
 //! this program called with `--bare PORT`.
 
-use std::{io, thread};
+use std::thread;
 
 use crossbeam_channel::unbounded;
+use threadkv::armour;
 use tiny_http::{Request, Response, Server};
 
 use crate::api;
@@ -15,7 +16,7 @@ const BATCH: usize = 16;
 
 /// Serves until the process is killed.
 pub fn serve(port: u16) -> Result<(), String> {
-    prefer_throughput().map_err(|error| error.to_string())?;
+    armour::prefer_throughput();
     let server = Server::http(("127.0.0.1", port)).map_err(|error| error.to_string())?;
     let (hand_over, batches) = unbounded::<Vec<Request>>();
     for _ in 0..WORKERS {
@@ -36,15 +37,4 @@ pub fn serve(port: u16) -> Result<(), String> {
 fn answer(request: Request) {
     // It fails for a client that has gone.
     let _ = request.respond(Response::from_string(api::value(0, 100)));
-}
-
-/// The same scheduling class as threadkv's.
-#[expect(unsafe_code, reason = "no safe crate at hand sets it")]
-fn prefer_throughput() -> io::Result<()> {
-    let parameters = libc::sched_param { sched_priority: 0 };
-    // SAFETY: the kernel reads the parameters, and 0 is this thread, from which those it starts inherit.
-    match unsafe { libc::sched_setscheduler(0, libc::SCHED_BATCH, &raw const parameters) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
 }

@@ -73,12 +73,7 @@ pub fn latency(options: &Options) -> Result<Vec<Figures>, String> {
         }
         idle.missing(0)?;
         idle.end()?;
-        let figure = |name, unit, rounds| Figure { name, unit, rounds };
-        Ok(vec![
-            figure(P50, "ms", p50),
-            figure(P99, "ms", p99),
-            figure("beside writes", "/s", rates),
-        ])
+        Ok(figures(p50, p99, rates))
     })
 }
 
@@ -112,13 +107,19 @@ pub fn elsewhere(options: &Options) -> Result<Vec<Figures>, String> {
             p99.push(most);
             rates.push(sample.rate);
         }
-        let figure = |name, unit, rounds| Figure { name, unit, rounds };
-        Ok(vec![
-            figure(P50, "ms", p50),
-            figure(P99, "ms", p99),
-            figure("beside writes", "/s", rates),
-        ])
+        Ok(figures(p50, p99, rates))
     })
+}
+
+/// What both of them find.
+fn figures(p50: Vec<f64>, p99: Vec<f64>, rates: Vec<f64>) -> Vec<Figure> {
+    let all = [
+        (P50, "ms", p50),
+        (P99, "ms", p99),
+        ("beside writes", "/s", rates),
+    ];
+    all.map(|(name, unit, rounds)| Figure { name, unit, rounds })
+        .into()
 }
 
 /// The one in the middle, and the one that one in a hundred is above.

@@ -45,9 +45,22 @@ fn a_full_etcd_refuses_writes_until_there_is_room() {
     );
     // Reads go on, and see what was answered.
     b.get("/kv/1").expect(200, &value);
+    // The nodes go on to look after it.
+    let size = |node: &Server| {
+        let status = node.get("/api/v1/status").json();
+        status["data"]["cluster"]["etcd"]["db_size"]
+            .as_u64()
+            .unwrap()
+    };
+    for node in [&a, &b] {
+        wait_for("its size", || (size(node) > 4_000_000).then_some(()));
+    }
     // Whoever makes room may well have etcd forget all that the nodes have not put into a snapshot yet.
     etcds.ctl(&["compact", &etcds.revision()]);
     etcds.ctl(&["defrag"]);
+    for node in [&a, &b] {
+        wait_for("its new size", || (size(node) < 4_000_000).then_some(()));
+    }
     etcds.ctl(&["alarm", "disarm"]);
     await_write(&a);
     a.get("/readyz").expect(200, "ok\n");

@@ -9,7 +9,7 @@ use super::Shared;
 use super::clocks::Clocks;
 use super::record::{NodeState, SnapshotHead};
 use super::snapshot::{self, Written};
-use crate::etcd::{Error, KeyValue, MemberStatus};
+use crate::etcd::{Error, MemberStatus};
 use crate::store::Expiry;
 
 /// How often it looks.
@@ -87,24 +87,24 @@ impl Keeper {
         let lease = self.beat()?;
         let shared = Arc::clone(&self.shared);
         let (etcd, keys) = (&shared.etcd, &shared.keys);
+        let nodes = self.compare_clocks()?;
+        let is_ahead = shared.ahead.load(Ordering::Acquire);
         let me = shared.producer.to_string();
         let leads = match etcd.get(&keys.leader)?.1 {
             Some(leader) if leader.value == me.as_bytes() => self.may_lead()?,
             Some(_) => false,
             None => {
-                let is_current = shared.is_current();
-                is_current && etcd.put_if(&keys.leader, me.as_bytes(), Some(lease), 0)?
+                let may = shared.is_current() && !is_ahead;
+                may && etcd.put_if(&keys.leader, me.as_bytes(), Some(lease), 0)?
             }
         };
-        let nodes = etcd.get_prefix(&keys.nodes)?;
-        self.compare_clocks(&nodes);
         let members = etcd.members()?;
         let MemberStatus {
             version, db_size, ..
         } = etcd.status()?;
         *shared.status() = ClusterStatus {
             role: if leads { Role::Leader } else { Role::Follower },
-            nodes: nodes.len(),
+            nodes,
             members,
             version,
             db_size,
@@ -115,10 +115,12 @@ impl Keeper {
         Ok(())
     }
 
-    /// Whether this node goes on to lead. One that has not had everything for as long as a lease leaves it to another one.
+    /// Whether this node goes on to lead. One that has not had everything for as long as a lease leaves it to another one, and so does one
+    /// that takes no writes, not even those that remove what has expired.
     fn may_lead(&self) -> Result<bool, Error> {
         let current = self.shared.readers.current();
-        let may = current.is_some_and(|it| it.elapsed() < LEASE);
+        let is_ahead = self.shared.ahead.load(Ordering::Acquire);
+        let may = !is_ahead && current.is_some_and(|it| it.elapsed() < LEASE);
         if !may {
             let leader = &self.shared.keys.leader;
             self.shared
@@ -159,12 +161,13 @@ impl Keeper {
         Ok(lease)
     }
 
-    /// Sees to it that this node takes no writes while its clock is far ahead of the others'.
-    fn compare_clocks(&mut self, nodes: &[KeyValue]) {
+    /// Sees to it that this node takes no writes while its clock is far ahead of the others'. Returns how many nodes there are.
+    pub(super) fn compare_clocks(&mut self) -> Result<usize, Error> {
         let shared = &self.shared;
         let own = shared.keys.node(shared.producer);
-        let others = nodes.iter().filter(|it| it.key != own.as_bytes());
-        let others: Vec<KeyValue> = others.cloned().collect();
+        let mut others = shared.etcd.get_prefix(&shared.keys.nodes)?;
+        let nodes = others.len();
+        others.retain(|it| it.key != own.as_bytes());
         let ahead = self.clocks.compare(&others, Expiry::now().millis(), LEASE);
         let was_ahead = shared.ahead.swap(ahead, Ordering::AcqRel);
         if ahead && !was_ahead {
@@ -176,6 +179,7 @@ impl Keeper {
                 "the clock of this node agrees with the other nodes', so it takes writes again"
             );
         }
+        Ok(nodes)
     }
 
     /// Keeps the log short.

@@ -217,7 +217,11 @@ impl Cluster {
         stall.start().map_err(JoinError::Io)?;
         let of = || Arc::clone(&shared);
         let (follower, lane) = (Follower::new(of()), Lane::new(of()));
-        let keeper = Keeper::new(of(), snapshot_after);
+        let mut keeper = Keeper::new(of(), snapshot_after);
+        // Before there are writes.
+        if let Err(error) = keeper.compare_clocks() {
+            log::debug!("the other nodes' clocks are not known: {error}");
+        }
         let barrier = Barrier::new(of(), readers, asks_by_writing);
         start("follower", move || follower.run())?;
         start("barrier", move || barrier.run())?;
